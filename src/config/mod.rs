@@ -1,0 +1,3 @@
+//! As written -> as used.
+pub mod settings;
+pub use settings::*;

@@ -1,0 +1,187 @@
+//! What holds: the configuration after defaults, secrets and checks. `super::Config` is what was typed.
+//!
+//! Each part of the daemon takes its own section, never the whole. Secrets have no `Debug` that shows them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `walvec run` needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub source: SourceSettings,
+    pub target: TargetSettings,
+    pub state: StateSettings,
+    pub admin: AdminSettings,
+    pub pipeline: PipelineSettings,
+    pub log: LogSettings,
+    pub tables: Vec<TableSettings>,
+}
+
+/// A password or token. `Debug` shows nothing; there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(secret: impl Into<String>) -> Secret {
+        Secret(secret.into())
+    }
+
+    /// The secret itself, for the one call that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// libpq's `sslmode`. `allow` and `prefer` both mean: try TLS without verification, else plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// A host name, an address, or a directory of a Unix socket (begins with `/`).
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<Secret>,
+    pub database: String,
+    pub sslmode: SslMode,
+    /// PEM bundle that replaces the built-in Mozilla roots.
+    pub sslrootcert: Option<PathBuf>,
+    /// Client certificate and key, PEM.
+    pub sslcert: Option<PathBuf>,
+    pub sslkey: Option<PathBuf>,
+    pub application_name: String,
+    pub connect_timeout: Duration,
+    pub slot: String,
+    pub publication: String,
+    /// Create the publication and the slot when they are missing.
+    pub create: bool,
+    /// Create the slot as a failover slot (PostgreSQL 17 and newer).
+    pub failover: bool,
+    /// How long creating the slot may wait for running write transactions.
+    pub slot_lock_timeout: Duration,
+    /// `wal_sender_timeout` of our session: a silent stream is given up after it.
+    pub wal_sender_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Grpc,
+}
+
+#[derive(Clone, Debug)]
+pub struct TargetSettings {
+    /// `http://host:port` or `https://host[:port]`.
+    pub url: String,
+    /// API key or `user:password`.
+    pub token: Option<Secret>,
+    pub transport: Transport,
+    /// Milvus database; empty means the server's default.
+    pub database: String,
+    /// PEM bundle that replaces the built-in Mozilla roots.
+    pub ca: Option<PathBuf>,
+    pub client_cert: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+    /// Name to verify the server's certificate against, when it differs from the host of `url`.
+    pub server_name: Option<String>,
+    pub connect_timeout: Duration,
+    /// Deadline that every request carries to the server.
+    pub request_deadline: Duration,
+    /// How long after its deadline a request may still be applied.
+    pub late_margin: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct StateSettings {
+    pub path: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// `None` turns the admin server off.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// Bytes of rows that the daemon may hold, copy and stream together.
+    pub memory_bytes: usize,
+    /// Requests in flight per table.
+    pub lanes: usize,
+    pub request_rows_max: usize,
+    pub request_bytes_max: usize,
+    /// Connections that copy at the same time.
+    pub copy_readers: usize,
+    /// Bytes of a table, TOAST included, that one chunk of the copy covers.
+    pub chunk_bytes: u64,
+    /// Bytes of keys that the stream may touch while one chunk is read.
+    pub touched_bytes_max: usize,
+    /// Longest time between two checkpoints while there is progress.
+    pub checkpoint_interval: Duration,
+    /// How long a SIGTERM may drain before the rest is abandoned (and replayed at the next start).
+    pub grace_period: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// A `tracing` filter, e.g. `info,walvec::engine=debug`.
+    pub filter: String,
+}
+
+/// What happens to the index of the vector field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexSetting {
+    /// From the pgvector index of the column, else AUTOINDEX with COSINE.
+    Auto,
+    /// No index and no load: the user makes them.
+    None,
+}
+
+/// One `[[table]]`. `name` may be a glob; then `collection` is `None`.
+#[derive(Clone, Debug)]
+pub struct TableSettings {
+    /// `schema.table`, either part may hold `*` and `?`.
+    pub name: String,
+    /// Collection name; default: the table's name (`schema_table` outside `public`), sanitised.
+    pub collection: Option<String>,
+    /// Columns to take; `None` = all.
+    pub include: Option<Vec<String>>,
+    pub exclude: Vec<String>,
+    pub index: IndexSetting,
+    /// `metric_type` to use instead of the one found: `COSINE`, `L2` or `IP`.
+    pub metric: Option<String>,
+    pub num_shards: Option<u32>,
+    /// By column name.
+    pub fields: Vec<(String, FieldSettings)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct FieldSettings {
+    pub rename: Option<String>,
+    /// `max_length` of a VARCHAR, in bytes, 1…65,535.
+    pub max_length: Option<u32>,
+    /// `max_capacity` of an ARRAY, 1…4,096.
+    pub max_capacity: Option<u32>,
+    /// `dim` of a vector column declared without one.
+    pub dimension: Option<u32>,
+}

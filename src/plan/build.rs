@@ -1,0 +1,1 @@
+//! Catalog and settings to plan.

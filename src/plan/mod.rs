@@ -1,0 +1,70 @@
+//! The plan: how each table becomes a collection, field by field, and why. Pure: catalog and settings in, plan or refusals out.
+//!
+//! One table of types (`types`) says what a PostgreSQL type becomes; everything else reads from it.
+//! A `Row` has a value for each of `TablePlan::columns`, in that order.
+
+pub mod build;
+pub mod key;
+pub mod types;
+
+use crate::change::{Oid, TableId};
+use crate::milvus::{CollectionSchema, IndexSpec};
+
+pub use key::KeyPlan;
+pub use types::SourceType;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// `TableId(i)` is `tables[i]`.
+    pub tables: Vec<TablePlan>,
+}
+
+impl Plan {
+    pub fn table(&self, id: TableId) -> &TablePlan {
+        &self.tables[id.0 as usize]
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePlan {
+    pub id: TableId,
+    pub oid: Oid,
+    pub schema: String,
+    pub name: String,
+    /// The columns that are read, in the order of a `Row`. At most 64.
+    pub columns: Vec<ColumnPlan>,
+    pub key: KeyPlan,
+    /// The collection as it is to be created. Field i of the upsert is `collection.fields[i]`.
+    pub collection: CollectionSchema,
+    /// Indexes to create, each with the reason for its type and metric; empty when the user makes them.
+    pub indexes: Vec<IndexPlan>,
+    /// What the reader of `walvec plan` should know.
+    pub remarks: Vec<String>,
+}
+
+impl TablePlan {
+    /// `schema.table`, for people and metrics.
+    pub fn qualified_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnPlan {
+    pub name: String,
+    pub type_oid: Oid,
+    pub typmod: i32,
+    /// What a person would write: `vector(768)`.
+    pub type_name: String,
+    pub source: SourceType,
+    /// Where it goes: an index into `collection.fields`.
+    pub field: usize,
+    /// One clause: why this target type.
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexPlan {
+    pub spec: IndexSpec,
+    pub reason: String,
+}

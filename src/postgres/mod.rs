@@ -1,0 +1,2 @@
+//! PostgreSQL as a source: catalog, publication, slot, stream, copy and fetch.
+pub mod catalog;
