@@ -1,0 +1,138 @@
+//! The ledger: which transactions are done, though their changes finish out of order.
+//!
+//! In: begins, commits and keepalives as they are dispatched; holds and releases of single transactions. Out:
+//! `progress`, the highest position below which no transaction is held.
+//!
+//! Holds: progress never goes back and is always a commit's end or a keepalive's position: an LSN inside a
+//! transaction is no place to start again from. A transaction that only merged into older pending entries is not held
+//! itself; the older ones keep progress below both.
+
+use std::collections::VecDeque;
+
+use crate::change::Lsn;
+
+/// A transaction's place in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seq(u64);
+
+struct Transaction {
+    /// `None` while it is open.
+    end_lsn: Option<Lsn>,
+    holds: u32,
+}
+
+pub(super) struct Ledger {
+    transactions: VecDeque<Transaction>,
+    /// `Seq` of the first of them.
+    first: u64,
+    progress: Lsn,
+}
+
+impl Ledger {
+    pub(super) fn new(checkpoint: Lsn) -> Ledger {
+        Ledger { transactions: VecDeque::new(), first: 0, progress: checkpoint }
+    }
+
+    pub(super) fn progress(&self) -> Lsn {
+        self.progress
+    }
+
+    pub(super) fn begin(&mut self) -> Seq {
+        self.transactions.push_back(Transaction { end_lsn: None, holds: 0 });
+        Seq(self.first + self.transactions.len() as u64 - 1)
+    }
+
+    pub(super) fn commit(&mut self, seq: Seq, end_lsn: Lsn) {
+        self.transaction(seq).end_lsn = Some(end_lsn);
+        self.advance();
+    }
+
+    /// Everything up to here has been dispatched, and nothing of it is ours beyond what is in the ledger.
+    pub(super) fn keepalive(&mut self, wal_end: Lsn) {
+        match self.transactions.back_mut() {
+            None => self.progress = self.progress.max(wal_end),
+            Some(last) => last.end_lsn = last.end_lsn.map(|end| end.max(wal_end)),
+        }
+    }
+
+    /// One more thing must be done before this transaction is.
+    pub(super) fn hold(&mut self, seq: Seq) {
+        self.transaction(seq).holds += 1;
+    }
+
+    pub(super) fn release(&mut self, seq: Seq) {
+        let transaction = self.transaction(seq);
+        assert!(transaction.holds > 0, "a transaction is released as often as it is held");
+        transaction.holds -= 1;
+        self.advance();
+    }
+
+    /// For good: progress will not pass the open transaction, or the point reached if there is none.
+    pub(super) fn hold_from_here(&mut self, open: Option<Seq>) {
+        match open {
+            Some(seq) => self.hold(seq),
+            None => self.transactions.push_back(Transaction { end_lsn: Some(Lsn::ZERO), holds: 1 }),
+        }
+    }
+
+    fn transaction(&mut self, seq: Seq) -> &mut Transaction {
+        let index = seq.0.checked_sub(self.first).expect("a held transaction is still in the ledger");
+        self.transactions.get_mut(index as usize).expect("a transaction is begun before it is used")
+    }
+
+    fn advance(&mut self) {
+        while let Some(Transaction { end_lsn: Some(end_lsn), holds: 0 }) = self.transactions.front() {
+            self.progress = self.progress.max(*end_lsn);
+            self.transactions.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_stops_below_the_oldest_held_transaction() {
+        let mut ledger = Ledger::new(Lsn(10));
+        let (a, b) = (ledger.begin(), {
+            ledger.hold(Seq(0));
+            ledger.commit(Seq(0), Lsn(20));
+            ledger.begin()
+        });
+        ledger.hold(b);
+        ledger.commit(b, Lsn(30));
+        ledger.keepalive(Lsn(35));
+        ledger.release(b);
+        assert_eq!(ledger.progress(), Lsn(10));
+        ledger.release(a);
+        assert_eq!(ledger.progress(), Lsn(35));
+        ledger.keepalive(Lsn(40));
+        assert_eq!(ledger.progress(), Lsn(40));
+        ledger.keepalive(Lsn(39));
+        assert_eq!(ledger.progress(), Lsn(40));
+    }
+
+    #[test]
+    fn an_open_transaction_is_not_passed_though_nothing_of_it_is_held() {
+        let mut ledger = Ledger::new(Lsn(10));
+        let a = ledger.begin();
+        ledger.hold(a);
+        ledger.release(a);
+        assert_eq!(ledger.progress(), Lsn(10));
+        ledger.commit(a, Lsn(20));
+        assert_eq!(ledger.progress(), Lsn(20));
+    }
+
+    #[test]
+    fn held_from_here_is_held_for_good() {
+        let mut ledger = Ledger::new(Lsn(10));
+        ledger.keepalive(Lsn(12));
+        ledger.hold_from_here(None);
+        let a = ledger.begin();
+        ledger.commit(a, Lsn(20));
+        ledger.keepalive(Lsn(25));
+        assert_eq!(ledger.progress(), Lsn(12));
+    }
+}
