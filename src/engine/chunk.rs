@@ -150,6 +150,8 @@ pub(super) struct Dispatched {
     /// Its place in the order of dispatch, by (32-bit) transaction id.
     index_of: HashMap<u32, u64>,
     next: u64,
+    /// The one noted last: the changes of a transaction come together.
+    last: Option<u32>,
     /// Ids that were forgotten: all of them must be visible.
     forgotten_up_to: Option<u32>,
     tracking: bool,
@@ -157,7 +159,7 @@ pub(super) struct Dispatched {
 
 impl Dispatched {
     pub(super) fn new(visible_from: FullXid) -> Dispatched {
-        Dispatched { visible_from, index_of: HashMap::new(), next: 0, forgotten_up_to: None, tracking: true }
+        Dispatched { visible_from, index_of: HashMap::new(), next: 0, last: None, forgotten_up_to: None, tracking: true }
     }
 
     /// How many were dispatched so far.
@@ -166,9 +168,10 @@ impl Dispatched {
     }
 
     pub(super) fn note(&mut self, xid: u32) {
-        if !self.tracking {
+        if !self.tracking || self.last == Some(xid) {
             return;
         }
+        self.last = Some(xid);
         if self.index_of.len() >= REMEMBERED_MAX {
             let newest = self.index_of.keys().copied().fold(self.forgotten_up_to, |newest, xid| match newest {
                 Some(newest) if (xid.wrapping_sub(newest) as i32) < 0 => Some(newest),

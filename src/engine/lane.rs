@@ -29,6 +29,8 @@ pub(super) enum Phase {
 
 pub(super) struct Lane {
     pub(super) phase: Phase,
+    /// Queued to be looked at.
+    pub(super) awake: bool,
     pending: HashMap<Key, Entry>,
     queue: VecDeque<Key>,
     batch: Vec<(Key, Entry)>,
@@ -44,6 +46,7 @@ impl Lane {
     pub(super) fn new() -> Lane {
         Lane {
             phase: Phase::Idle,
+            awake: false,
             pending: HashMap::new(),
             queue: VecDeque::new(),
             batch: Vec::new(),
@@ -59,10 +62,6 @@ impl Lane {
 
     pub(super) fn is_idle(&self) -> bool {
         !self.is_busy() && self.pending.is_empty()
-    }
-
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
     }
 
     pub(super) fn pending_count(&self) -> usize {

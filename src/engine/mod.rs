@@ -299,6 +299,9 @@ impl Engine {
             #[cfg(test)]
             flaws: Vec::new(),
         };
+        if engine.tables.iter().all(|table| table.copied) {
+            engine.dispatched.stop_tracking();
+        }
         if start.quiet_until > start.now {
             engine.timers.insert((start.quiet_until, Timer::Quiet));
         }
@@ -547,7 +550,7 @@ impl Engine {
                 Some(refusal) => self.refuse(table, lane_index, key, entry, refusal),
             }
         }
-        self.ready.push_back((table, lane_index));
+        self.wake(table, lane_index);
         self.drive_barrier();
     }
 
@@ -619,18 +622,16 @@ impl Engine {
             self.timers.pop_first();
             match timer {
                 Timer::Quiet => {
-                    for (id, table) in self.tables.iter().enumerate() {
-                        for (index, lane) in table.lanes.iter().enumerate() {
-                            if lane.has_pending() {
-                                self.ready.push_back((TableId(id as u32), index));
-                            }
+                    for table in 0..self.tables.len() {
+                        for lane in 0..self.settings.lanes {
+                            self.wake(TableId(table as u32), lane);
                         }
                     }
                     self.drive_barrier();
                 }
                 Timer::Lane(table, lane) => {
                     self.tables[table.0 as usize].lanes[lane].lift_embargo(self.now);
-                    self.ready.push_back((table, lane));
+                    self.wake(table, lane);
                     self.drive_barrier();
                 }
                 Timer::Fetch(table, lane) => self.emit_fetch(table, lane),
@@ -650,6 +651,7 @@ impl Engine {
                 return Some(effect);
             }
             let (table, lane) = self.ready.pop_front()?;
+            self.tables[table.0 as usize].lanes[lane].awake = false;
             self.start_lane(table, lane);
         }
     }
@@ -678,6 +680,11 @@ impl Engine {
     /// No earlier attempt may still land.
     pub fn settled(&self) -> bool {
         self.now >= self.quiet_until && self.tables.iter().all(|table| table.lanes.iter().all(Lane::settled))
+    }
+
+    /// T as it is on disk, as far as the engine knows.
+    pub fn sent_limit(&self) -> Lsn {
+        self.sent_limit
     }
 
     pub fn held_bytes(&self) -> usize {
@@ -806,7 +813,16 @@ impl Engine {
             }
             None => lane.insert_pending(key, entry),
         }
-        if wake && self.ready.back() != Some(&(table, lane_index)) {
+        if wake {
+            self.wake(table, lane_index);
+        }
+    }
+
+    /// The lane may have something to send when effects are next asked for.
+    fn wake(&mut self, table: TableId, lane_index: usize) {
+        let lane = &mut self.tables[table.0 as usize].lanes[lane_index];
+        if !lane.awake {
+            lane.awake = true;
             self.ready.push_back((table, lane_index));
         }
     }
@@ -939,7 +955,7 @@ impl Engine {
         let lane = &mut self.tables[table.0 as usize].lanes[lane_index];
         if lane.batch().is_empty() {
             lane.phase = Phase::Idle; // every row that was to be fetched is gone
-            self.ready.push_back((table, lane_index));
+            self.wake(table, lane_index);
             return self.drive_barrier();
         }
         let position = lane.batch().iter().map(|(_, entry)| entry.position).max().unwrap_or(Lsn::ZERO);
