@@ -36,6 +36,8 @@ mod table;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod simulator;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
