@@ -9,7 +9,9 @@
 //!
 //! Not here: retries, rates, bisection (the pipeline's); which rows to send and in what order (the engine's).
 
+mod columns;
 pub mod error;
+pub mod filter;
 pub mod grpc;
 pub mod schema;
 
@@ -19,7 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use error::{Class, MilvusError};
+pub use error::{Class, Condition, MilvusError};
+pub use grpc::{GrpcClient, MilvusOptions, Token};
 pub use schema::{CollectionSchema, DataType, FieldSchema, IndexSpec, ServerInfo};
 
 /// One field of a batch of entities, column-wise as Milvus takes it.
