@@ -62,7 +62,7 @@ fn check_values(field: &FieldSchema, data: &ColumnData) -> Result<(), String> {
             if *dim != declared || *dim == 0 {
                 return Err(format!("field {name:?} has {declared} dimensions, not {dim}"));
             }
-            if packed.len() % (dim * 4) != 0 {
+            if !packed.len().is_multiple_of(dim * 4) {
                 return Err(format!("field {name:?} has {} bytes, no multiple of {dim} floats", packed.len()));
             }
             if !all_finite(packed) {
@@ -83,8 +83,8 @@ fn check_values(field: &FieldSchema, data: &ColumnData) -> Result<(), String> {
 fn check_scalars(name: &str, data: &ColumnData) -> Result<(), String> {
     let whole = match data {
         ColumnData::Bool(values) => values.iter().all(|&byte| byte <= 1),
-        ColumnData::Float(packed) => packed.len() % 4 == 0,
-        ColumnData::Double(packed) => packed.len() % 8 == 0,
+        ColumnData::Float(packed) => packed.len().is_multiple_of(4),
+        ColumnData::Double(packed) => packed.len().is_multiple_of(8),
         // Servers unmarshal `string`: one bad byte fails the request as a whole, with no hint at the value.
         ColumnData::VarChar(values) => values.iter().all(|value| std::str::from_utf8(value).is_ok()),
         ColumnData::Array { .. } | ColumnData::FloatVector { .. } => false,

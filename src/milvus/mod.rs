@@ -140,6 +140,7 @@ pub trait Milvus: Send + Sync + 'static {
     /// Create the collection. An existing one of that name is an error, whatever its fields.
     fn create_collection<'a>(&'a self, schema: &'a CollectionSchema) -> BoxFuture<'a, Result<(), MilvusError>>;
 
+    /// Drop it with all its entities; an absent one is no error.
     fn drop_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
 
     /// Indexes of the collection, by field.

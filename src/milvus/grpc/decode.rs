@@ -141,7 +141,7 @@ fn field_column(field: &FieldSchema, name: &Arc<str>, data: wire::FieldData) -> 
                 Some(floats) => floats.data.into(),
                 None => Vec::new(),
             };
-            if dim == 0 || packed.len() % (dim * 4) != 0 {
+            if dim == 0 || !packed.len().is_multiple_of(dim * 4) {
                 return Err(odd("has a wrong number of floats"));
             }
             ColumnData::FloatVector { dim, packed }
@@ -178,7 +178,7 @@ fn field_column(field: &FieldSchema, name: &Arc<str>, data: wire::FieldData) -> 
 fn scalars(data_type: DataType, field: wire::ScalarField) -> Option<ColumnData> {
     let packed = |array: wire::PackedArray, width: usize| {
         let bytes = Vec::from(array.data);
-        (bytes.len() % width == 0).then_some(bytes)
+        bytes.len().is_multiple_of(width).then_some(bytes)
     };
     if field == wire::ScalarField::default() {
         return ColumnData::empty_scalar(data_type);
