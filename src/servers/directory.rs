@@ -13,7 +13,7 @@ use super::ServerError;
 
 /// The user that a server runs as, when it cannot be ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }

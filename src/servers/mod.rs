@@ -35,6 +35,7 @@ pub use milvus23::{Milvus23, Milvus23Options};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, Stop, TlsPem};
 pub use probe::http_get;
+pub(crate) use process::{Process, Spec};
 
 /// Why a server could not be fetched, started or stopped. Each line ends with the way out where there is one.
 #[derive(Debug, thiserror::Error)]

@@ -58,22 +58,22 @@ exit "$status"
 "#;
 
 /// What to start.
-pub(super) struct Spec<'a> {
-    pub(super) server: &'static str,
-    pub(super) program: &'a OsStr,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) environment: Vec<(&'static str, OsString)>,
-    pub(super) working_directory: &'a Path,
-    pub(super) account: Option<Account>,
+pub(crate) struct Spec<'a> {
+    pub(crate) server: &'static str,
+    pub(crate) program: &'a OsStr,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(&'static str, OsString)>,
+    pub(crate) working_directory: &'a Path,
+    pub(crate) account: Option<Account>,
     /// Standard output and error are appended here.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     /// What the watcher sends to an orphan before SIGKILL.
-    pub(super) orphan_signal: &'static str,
+    pub(crate) orphan_signal: &'static str,
     /// What the watcher removes after an orphan ended.
-    pub(super) orphan_directory: Option<&'a Path>,
+    pub(crate) orphan_directory: Option<&'a Path>,
 }
 
-pub(super) struct Process {
+pub(crate) struct Process {
     server: &'static str,
     shell: Child,
     pid: Pid,
@@ -82,7 +82,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn spawn(spec: Spec<'_>) -> Result<Process, ServerError> {
+    pub(crate) fn spawn(spec: Spec<'_>) -> Result<Process, ServerError> {
         let failed = |source| ServerError::Spawn { program: spec.program.to_string_lossy().into_owned(), source };
         let mut command = Command::new("/bin/sh");
         command
@@ -117,11 +117,11 @@ impl Process {
     }
 
     /// The server's own process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    pub(super) fn running(&mut self) -> bool {
+    pub(crate) fn running(&mut self) -> bool {
         if self.ended.is_none() {
             // An error here means that the child is not ours any more, that is: gone.
             self.ended = self.shell.try_wait().unwrap_or(None);
@@ -129,7 +129,7 @@ impl Process {
         self.ended.is_none()
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), ServerError> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<(), ServerError> {
         if !self.running() {
             return Err(ServerError::NotRunning { server: self.server });
         }
@@ -141,7 +141,7 @@ impl Process {
     }
 
     /// SIGSTOP, and waits until every thread has stopped: the signal alone only asks for it.
-    pub(super) async fn freeze(&mut self) -> Result<(), ServerError> {
+    pub(crate) async fn freeze(&mut self) -> Result<(), ServerError> {
         const PATIENCE: Duration = Duration::from_secs(10);
         self.signal(Signal::STOP)?;
         let until = Instant::now() + PATIENCE;
@@ -158,7 +158,7 @@ impl Process {
     }
 
     /// Waits until the server has ended.
-    pub(super) async fn ended(&mut self, patience: Duration) -> Result<(), ServerError> {
+    pub(crate) async fn ended(&mut self, patience: Duration) -> Result<(), ServerError> {
         let until = Instant::now() + patience;
         while self.running() {
             if Instant::now() >= until {
@@ -170,7 +170,7 @@ impl Process {
     }
 
     /// Waits until `answers` says yes; fails at once when the server has ended.
-    pub(super) async fn ready(
+    pub(crate) async fn ready(
         &mut self,
         patience: Duration,
         mut answers: impl AsyncFnMut() -> bool,
@@ -192,7 +192,7 @@ impl Process {
     }
 
     /// Ends the server, from a destructor: at most `patience` after `signal`, then by SIGKILL.
-    pub(super) fn end(&mut self, signal: Signal, patience: Duration) {
+    pub(crate) fn end(&mut self, signal: Signal, patience: Duration) {
         let mut send = signal;
         while self.running() {
             // The one failure there can be is that it has just ended.
