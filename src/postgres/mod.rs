@@ -1,2 +1,4 @@
 //! PostgreSQL as a source: catalog, publication, slot, stream, copy and fetch.
 pub mod catalog;
+pub mod pgoutput;
+pub mod relation;
