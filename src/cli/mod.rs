@@ -1,4 +1,6 @@
 //! Command line.
+pub mod demo;
+
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
