@@ -378,15 +378,15 @@ impl<'a> Builder<'a> {
         let is_text = element.unwrap_or(source).entry().target == DataType::VarChar;
         let is_vector = matches!(source, SourceType::Vector { .. });
         for (setting, value, applies, max) in [
-            ("max_length", settings.max_length, is_text, VARCHAR_MAX),
-            ("max_capacity", settings.max_capacity, element.is_some(), ARRAY_MAX),
-            ("dimension", settings.dimension, is_vector, *DIMENSIONS.end()),
+            ("max_length", settings.max_length, is_text, Some(VARCHAR_MAX)),
+            ("max_capacity", settings.max_capacity, element.is_some(), Some(ARRAY_MAX)),
+            ("dimension", settings.dimension, is_vector, None), // bounded where it is used
         ] {
             let Some(value) = value else { continue };
             if !applies {
                 let reason = format!("`{setting}` does not apply to type {}", column.type_name);
                 self.refuse(Some(&column.name), reason, format!("remove it from {section}"));
-            } else if !(1..=max).contains(&value) {
+            } else if let Some(max) = max.filter(|max| !(1..=*max).contains(&value)) {
                 self.refuse(Some(&column.name), format!("`{setting} = {value}`"), format!("take one from 1 to {max}"));
             }
         }
@@ -450,6 +450,15 @@ impl<'a> Builder<'a> {
         let position = |name: &String| columns.iter().position(|column| column.name == *name);
         let found: Vec<usize> = names.iter().map(position).collect::<Option<_>>()?;
         if let [column] = *found {
+            if !self.server.has_nullable() && columns.get(column)?.source == SourceType::Int8 {
+                // Measured on 2.3.5: 2^63 - 1 is acknowledged and gone, -2^63 cannot be written in a filter.
+                self.remarks.push(format!(
+                    "Milvus {} does not keep a key of {} or {}: have none",
+                    self.server.version,
+                    i64::MIN,
+                    i64::MAX
+                ));
+            }
             return Some(KeyPlan::Single { column, field: columns.get(column)?.field });
         }
         if found.is_empty() {

@@ -136,10 +136,19 @@ fn a_plain_table_becomes_a_collection() {
 }
 
 #[test]
-fn a_server_without_nullable_fields_gets_none_and_the_plan_says_so() {
+fn an_old_server_gets_what_it_can_hold_and_the_plan_says_so() {
     let plan = build(&[(docs(), settings())], &old_server()).expect("a plan").tables.remove(0);
     assert!(plan.collection.fields.iter().all(|field| !field.nullable));
     assert!(plan.columns[1].reason.contains("this server has no nullable fields"));
+
+    let big = table(vec![column("id", "int8"), vector("embedding", 2)]);
+    let plan = build(&[(big, settings())], &old_server()).expect("a plan").tables.remove(0);
+    assert!(plan.remarks[0].contains("does not keep a key of"), "{:?}", plan.remarks);
+
+    let two = table(vec![column("id", "int4"), vector("a", 2), vector("b", 2)]);
+    assert!(build(&[(two.clone(), settings())], &server()).is_ok());
+    let refusals = build(&[(two, settings())], &old_server()).expect_err("refused");
+    assert_eq!(refusals[0].reason, "2 vector columns; Milvus 2.3.5 has one to a collection");
 }
 
 #[test]
@@ -320,6 +329,15 @@ fn settings_choose_rename_and_bound() {
     let plan = plan_of(undeclared, TableSettings { fields: fields.clone(), ..settings() });
     assert_eq!(plan.collection.fields[1].dim, Some(7));
     assert_eq!(plan.columns[1].source, SourceType::Vector { dim: 7 });
+
+    let huge = FieldSettings { dimension: Some(32_769), ..Default::default() };
+    let undeclared = table(vec![column("id", "int4"), column("embedding", "vector")]);
+    assert_refused(
+        undeclared,
+        TableSettings { fields: vec![("embedding".to_owned(), huge)], ..settings() },
+        "table public.docs, column \"embedding\": 32769 dimensions; a FLOAT_VECTOR has 2 to 32768; \
+         leave it out with `columns = { exclude = [\"embedding\"] }`",
+    );
 
     for (settings, expected) in [
         (

@@ -5,3 +5,7 @@
 mod servers;
 mod support;
 mod workload;
+//! types      PostgreSQL as the oracle of single values
+mod servers;
+mod support;
+mod types;
