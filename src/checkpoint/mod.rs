@@ -120,7 +120,7 @@ enum Operation {
     Checkpoint(Lsn),
     RaiseSentLimit(Lsn),
     StartSending,
-    CleanStop,
+    CleanStop { nothing_beyond: bool },
     PutTable { name: String, table: TableState },
     ReplaceLeaf { name: String, leaf: LeafState },
     MarkChunksDone { name: String, leaf: Oid, chunks: Vec<u32> },
@@ -265,9 +265,10 @@ impl Store {
         self.one(Operation::StartSending).await
     }
 
-    /// Nothing is pending, in flight or unsettled: set the mark, and T to the checkpoint.
-    pub async fn clean_stop(&self) -> Result<(), StoreError> {
-        self.one(Operation::CleanStop).await
+    /// Nothing is pending, in flight or unsettled: set the mark. `nothing_beyond`: nor does the target hold anything from
+    /// beyond the checkpoint (a chunk or a fetch may have read ahead of the stream), so T goes down to it.
+    pub async fn clean_stop(&self, nothing_beyond: bool) -> Result<(), StoreError> {
+        self.one(Operation::CleanStop { nothing_beyond }).await
     }
 
     pub async fn put_table(&self, name: &str, table: TableState) -> Result<(), StoreError> {

@@ -77,7 +77,7 @@ fn what_was_written_is_read_again() {
         assert_eq!(saved.source, Some(SavedSource { system_identifier: 42, timeline: 2, checkpoint, sent_limit }));
         assert_eq!((saved.intent, saved.clean_stop), (None, false));
         assert_eq!(saved.tables, BTreeMap::from([("public.docs".into(), docs), ("public.other".into(), other)]));
-        store.clean_stop().await.expect("writes");
+        store.clean_stop(true).await.expect("writes");
         store.close().await.expect("closes");
 
         let (store, saved) = Store::open(&path, &identity()).expect("opens");
@@ -98,7 +98,7 @@ fn a_new_slot_forgets_every_table() {
         store.slot_created(1, 1, Lsn(100)).await.expect("writes");
         store.put_table("public.docs", table(vec![leaf(10, 3)])).await.expect("writes");
         store.mark_chunks_done("public.docs", 10, vec![1]).await.expect("writes");
-        store.clean_stop().await.expect("writes");
+        store.clean_stop(true).await.expect("writes");
         store.slot_created(2, 9, Lsn(50)).await.expect("another cluster, on purpose");
         store.close().await.expect("closes");
         let (store, saved) = Store::open(directory.path(), &identity()).expect("opens");

@@ -195,9 +195,9 @@ impl Writer {
                 writes.put("sent_limit", source.sent_limit.0.to_be_bytes());
             }
             Operation::StartSending => writes.remove("clean_stop"),
-            Operation::CleanStop => {
+            Operation::CleanStop { nothing_beyond } => {
                 writes.put("clean_stop", []);
-                if let Some(source) = known.source.as_mut() {
+                if nothing_beyond && let Some(source) = known.source.as_mut() {
                     source.sent_limit = source.checkpoint;
                     writes.put("sent_limit", source.sent_limit.0.to_be_bytes());
                 }

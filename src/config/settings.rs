@@ -104,6 +104,15 @@ pub struct TargetSettings {
     pub late_margin: Duration,
 }
 
+impl TargetSettings {
+    /// Is it a cluster of Zilliz Cloud, by its host name?
+    pub fn is_zilliz_cloud(&self) -> bool {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        [".zillizcloud.com", ".zilliz.com", ".zilliz.com.cn", ".zilliz.cn"].iter().any(|suffix| host.ends_with(suffix))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct StateSettings {
     pub path: PathBuf,
