@@ -52,7 +52,9 @@ pub(super) async fn watch_flush(
         probe = loop {
             match postgres::probe::Probe::connect(&settings).await {
                 Ok(probe) => break probe,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no connection for flush positions"),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "no connection for flush positions")
+                }
             }
             tokio::time::sleep(backoff.next()).await;
         };

@@ -2,10 +2,16 @@
 //!
 //! servers    the launcher itself: start, kill, freeze, start again, and what happens when we die
 //! workload   the writers of the demo
-mod servers;
-mod support;
-mod workload;
 //! types      PostgreSQL as the oracle of single values
+//! snapshot   the copy beside a running stream
+//! streaming  changes as they come, one difficulty a test
+//! restart    killed, stopped, started again, and started where it must not start
+//! faults     lines that break, servers that die, answers that get lost
+mod faults;
+mod restart;
 mod servers;
+mod snapshot;
+mod streaming;
 mod support;
 mod types;
+mod workload;

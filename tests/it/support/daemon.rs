@@ -26,7 +26,7 @@ impl Daemon {
         let text = format!("{config}\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n");
         std::fs::write(&path, text).expect("the configuration is written");
         let log = directory.join("walvec.log");
-        Daemon { child: spawn(&path, &log), config: path, log, admin_port }
+        Daemon { child: spawn(&path, &log, &[]), config: path, log, admin_port }
     }
 
     /// SIGKILL, as `kill -9`.
@@ -53,8 +53,13 @@ impl Daemon {
 
     /// Starts it again after it ended.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, with more environment.
+    pub fn restart_with(&mut self, environment: &[(&str, &str)]) {
         assert!(!self.running(), "the daemon still runs");
-        self.child = spawn(&self.config, &self.log);
+        self.child = spawn(&self.config, &self.log, environment);
     }
 
     /// Waits until /readyz says that every table follows; panics with the log when the daemon ends meanwhile.
@@ -109,11 +114,12 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> Child {
+fn spawn(config: &Path, log: &Path, environment: &[(&str, &str)]) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("the log opens");
     Command::new(env!("CARGO_BIN_EXE_walvec"))
         .args(["run", "--config"])
         .arg(config)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
