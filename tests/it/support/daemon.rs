@@ -10,6 +10,21 @@ use walvec::servers::{free_port, http_get};
 
 use super::wait::until;
 
+/// The sections that every configuration needs: one slot and publication named `name`, state beside the file, and for each
+/// (table, collection) a `[[table]]`. Short deadlines, as a start after SIGKILL is quiet for their sum.
+pub fn config(directory: &Path, name: &str, postgres_url: &str, milvus_url: &str, tables: &[(&str, &str)]) -> String {
+    let tables: String = tables
+        .iter()
+        .map(|(table, collection)| format!("\n[[table]]\nname = {table:?}\ncollection = {collection:?}\n"))
+        .collect();
+    format!(
+        "[source]\nurl = {postgres_url:?}\nslot = {name:?}\npublication = {name:?}\n\n\
+         [target]\nurl = {milvus_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\n\
+         [state]\npath = {:?}\n{tables}",
+        directory.join("state")
+    )
+}
+
 /// `walvec run --config …`. Killed on drop; its log is printed when the test panics.
 pub struct Daemon {
     child: Child,
