@@ -17,15 +17,15 @@
 //! ```
 
 pub mod array;
-pub mod decode;
-pub mod float;
-pub mod pgvector;
 pub mod catalog;
 pub mod connect;
 pub mod copy;
+pub mod decode;
 pub mod fetch;
+pub mod float;
 pub mod gate;
 pub mod pgoutput;
+pub mod pgvector;
 pub mod probe;
 pub mod publication;
 pub mod relation;
