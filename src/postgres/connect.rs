@@ -79,7 +79,6 @@ fn effective_sslmode(settings: &SourceSettings) -> SslMode {
 pub struct Connection {
     client: Client,
     task: Mutex<Option<JoinHandle<Result<(), tokio_postgres::Error>>>>,
-    tls: Tls,
     version_num: u32,
 }
 
@@ -117,11 +116,11 @@ pub async fn connect(settings: &SourceSettings, purpose: &str) -> Result<Connect
     }
     let failed = |source| PostgresError::Connect { address: address(settings), source };
     let connecting = async {
-        let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
+        let (client, connection) = config.connect(tls).await.map_err(failed)?;
         let version = connection.parameter("server_version").unwrap_or("unknown").to_owned();
         // Owned by the `Connection`: it ends when the client is dropped, and its error is asked for in `explain`.
         let task = tokio::spawn(connection);
-        let mut connection = Connection { client, task: Mutex::new(Some(task)), tls, version_num: 0 };
+        let mut connection = Connection { client, task: Mutex::new(Some(task)), version_num: 0 };
         connection.version_num = connection.read_version(&version).await?;
         Ok(connection)
     };
@@ -194,10 +193,11 @@ impl Connection {
         PostgresError::Query { doing, source: error }
     }
 
-    /// Asks the server to cancel what runs on this session. The answer to that statement is an error 57014.
-    pub(super) async fn cancel(&self, doing: &'static str) -> Result<()> {
-        let token = self.client.cancel_token();
-        token.cancel_query(self.tls.clone()).await.map_err(|source| PostgresError::Query { doing, source })
+    /// Closes the connection at once, whatever still arrives on it.
+    pub(super) fn abort(self) {
+        if let Some(task) = self.task.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
     }
 
     /// Ends the session and waits until it is closed.
