@@ -1,7 +1,9 @@
 //! Connections: SQL ones through tokio-postgres, the replication one's settings for pgwire-replication.
 //!
 //! In: `SourceSettings`. Out: a `Connection` whose task is owned and whose last words are kept, or a
-//! `ReplicationConfig`. TLS means the same on both: one list of roots, one reading of `sslmode`.
+//! `ReplicationConfig`. TLS means the same on both: one list of roots, one reading of `sslmode`. One exception: under
+//! `verify-ca` pgwire-replication 0.5.0 checks the name as well (rustls reports a wrong name as
+//! `NotValidForNameContext`, which it does not know), so it refuses more than it should, never less.
 //!
 //! Holds: every session runs under the same pins (`PINS`), which PostgreSQL ranks above ALTER ROLE and ALTER DATABASE:
 //! a text from the copy and a text from the stream are equal, row security fails instead of hiding rows, and no timeout
