@@ -9,7 +9,7 @@ use walvec::config::settings::{Secret, SourceSettings, SslMode};
 use walvec::postgres::catalog::{RelationKind, ReplicaIdentity, Table, TypeKind, read_facts, read_tables};
 use walvec::postgres::copy::{ChunkReader, Range, plan_ranges};
 use walvec::postgres::fetch::{FetchShape, Fetcher};
-use walvec::postgres::gate::{Saved, Verdict, decide};
+use walvec::postgres::gate::{GateRefusal, Saved, Verdict, decide};
 use walvec::postgres::probe::Probe;
 use walvec::postgres::publication::{ensure_publication, read_publication};
 use walvec::postgres::relation::{TrackedColumn, TrackedLeaf, TrackedTable};
@@ -1271,4 +1271,104 @@ async fn a_unix_socket_is_used_without_tls_and_without_a_password() {
     assert_eq!(address, None);
     let identity = Session::open(&settings, Lsn::ZERO).await.expect("session").identify().await.expect("identity");
     assert_eq!(identity.database, "postgres");
+}
+
+#[tokio::test]
+async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_says_so_too() {
+    for major in MAJORS {
+        let sizes = [("max_slot_wal_keep_size", "1MB"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")];
+        let sizes = sizes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let options = PostgresOptions { major, settings: sizes, ..PostgresOptions::default() };
+        let server = Postgres::start(options).await.expect("PostgreSQL starts");
+        let settings = settings(&server, "postgres");
+        let client = server.connect("postgres").await.expect("connected");
+        client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
+        let docs = tables(&settings, &["docs"]).await;
+        let (stream, consistent_point) = first_stream(&settings, &docs).await;
+        stream.abort();
+        let probe = Probe::connect(&settings).await.expect("probe");
+        let lost = until("the slot is lost", PATIENCE, async || {
+            client
+                .batch_execute(
+                    "insert into docs select coalesce(max(id), 0) + 1 from docs; select pg_switch_wal(); checkpoint",
+                )
+                .await
+                .expect("written");
+            let slot = probe.slot(&settings.slot).await.expect("read").expect("there");
+            slot.wal_status.filter(|&status| status == walvec::postgres::slot::WalStatus::Lost).map(|_| slot)
+        })
+        .await;
+        let mut session = Session::open(&settings, consistent_point).await.expect("session");
+        let identity = session.identify().await.expect("identity");
+        let saved = Saved {
+            system_identifier: identity.system_identifier,
+            timeline: identity.timeline,
+            checkpoint: consistent_point,
+            sent_limit: consistent_point,
+        };
+        assert_eq!(session.slot().await.expect("read").as_ref(), Some(&lost));
+        match decide(Some(&saved), &identity, Some(&lost)) {
+            Verdict::Refuse(refusal @ GateRefusal::SlotLost { .. }) => {
+                assert!(refusal.way_out().contains(&settings.slot), "{}", refusal.way_out());
+            }
+            other => panic!("{other:?}"),
+        }
+        match session.start(all_tracked(&docs)).await {
+            Err(error) => assert_eq!((error.sqlstate(), error.disposition()), (Some("55000"), Disposition::Definite)),
+            Ok(_) => panic!("a lost slot streams"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_timeline_is_followed_only_from_before_its_switch() {
+    let mut server = Postgres::start(PostgresOptions::default()).await.expect("PostgreSQL starts");
+    let settings = settings(&server, "postgres");
+    let client = server.connect("postgres").await.expect("connected");
+    client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
+    let docs = tables(&settings, &["docs"]).await;
+    let (mut stream, _) = first_stream(&settings, &docs).await;
+    client.batch_execute("insert into docs values (1)").await.expect("written");
+    let seen = commits(&mut stream, 1).await;
+    let Some(&Event::Commit { end_lsn: checkpoint }) = seen.last() else { panic!("{seen:?}") };
+    stream.shutdown(PATIENCE).await.expect("ended");
+    let before = Session::open(&settings, checkpoint).await.expect("session").identify().await.expect("identity");
+    assert_eq!((before.timeline, before.history.len()), (1, 0));
+
+    // As a restored backup does: recovery to the end of the WAL, then a timeline of its own.
+    server.stop(Stop::Fast).await.expect("stopped");
+    std::fs::write(server.directory().join("data/recovery.signal"), "").expect("written");
+    configure(&server, "restore_command = 'false'");
+    server.restart().await.expect("recovered");
+    until("recovery is over", PATIENCE, async || {
+        let client = server.connect("postgres").await.ok()?;
+        let recovering: bool = client.query_one("select pg_is_in_recovery()", &[]).await.ok()?.get(0);
+        (!recovering).then_some(())
+    })
+    .await;
+
+    let mut session = Session::open(&settings, checkpoint).await.expect("session");
+    let (identity, slot) = (session.identify().await.expect("identity"), session.slot().await.expect("slot"));
+    assert_eq!(identity.system_identifier, before.system_identifier);
+    let [switch] = identity.history[..] else { panic!("{identity:?}") };
+    assert_eq!((identity.timeline, switch.timeline), (2, 1));
+    assert!(switch.switch_lsn >= checkpoint);
+    let saved = Saved { system_identifier: before.system_identifier, timeline: 1, checkpoint, sent_limit: checkpoint };
+    assert_eq!(decide(Some(&saved), &identity, slot.as_ref()), Verdict::StartAt(checkpoint));
+    let sent = Saved { sent_limit: Lsn(switch.switch_lsn.0 + 1), ..saved };
+    let diverged = GateRefusal::Diverged { timeline: 1, switch_lsn: switch.switch_lsn, limit: sent.sent_limit };
+    assert_eq!(decide(Some(&sent), &identity, slot.as_ref()), Verdict::Refuse(diverged));
+
+    server.connect("postgres").await.expect("connected").batch_execute("insert into docs values (2)").await.expect("");
+    let mut stream = session.start(all_tracked(&docs)).await.expect("started");
+    let insert = (TableId(0), Change::Insert { new: row([int(2)]) });
+    assert_changes(&commits(&mut stream, 1).await, &[insert]);
+}
+
+/// Adds a line to postgresql.conf.
+fn configure(server: &Postgres, line: &str) {
+    use std::io::Write;
+    let path = server.directory().join("data/postgresql.conf");
+    let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("opened");
+    writeln!(file, "{line}").expect("written");
 }
