@@ -11,6 +11,7 @@
 //! workload         the writers of the demo
 mod faults;
 mod milvus_contract;
+mod postgres_source;
 mod restart;
 mod servers;
 mod snapshot;
