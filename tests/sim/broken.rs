@@ -81,6 +81,8 @@ broken! {
         Scenario::new(&[(0, 0)], true, &[&[]]);
     reconnect_keeps_progress: Shell(ShellFlaw::ReconnectKeepsProgress),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]).with(|f| f.cuts = 2);
+    reconnect_forgets_the_quiet_start: Shell(ShellFlaw::ReconnectForgetsQuietStart),
+        Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]).with(|f| f.cuts = 2);
     reconnect_without_drain: Shell(ShellFlaw::ReconnectWithoutDrain),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]).with(|f| f.cuts = 2);
     start_below_the_checkpoint: Shell(ShellFlaw::StartBelowCheckpoint),

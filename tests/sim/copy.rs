@@ -61,7 +61,7 @@ impl World {
         let connected = daemon.sql_generation == self.source.generation;
         for (place, job) in daemon.chunks.iter().enumerate() {
             let possible = match job.phase {
-                ChunkPhase::Opened => connected && (self.locks_late() || !self.source.is_exclusively_locked(job.table)),
+                ChunkPhase::Opened => connected && (self.locks_late() || !self.source.blocks_readers(job.table)),
                 ChunkPhase::Locked => connected,
                 ChunkPhase::Snapshot { .. } | ChunkPhase::Read { .. } => true,
                 ChunkPhase::Valid { .. } => connected && !self.source.is_exclusively_locked(job.table),
@@ -74,7 +74,7 @@ impl World {
         for (place, job) in daemon.fetches.iter().enumerate() {
             if job.answer.is_some() {
                 actions.push(Action::AnswerFetch(place));
-            } else if connected && !self.source.is_exclusively_locked(job.request.table.0 as usize) {
+            } else if connected && !self.source.blocks_readers(job.request.table.0 as usize) {
                 actions.push(Action::ReadFetch(place));
             }
         }

@@ -201,7 +201,8 @@ impl World {
             self.disk.write(vec![Put::Clean(false)]);
             self.disk.flush();
         }
-        self.daemon = Some(Daemon::new(stored.checkpoint));
+        let unsettled_until = if self.has_flaw(ShellFlaw::ReconnectForgetsQuietStart) { 0 } else { quiet_until };
+        self.daemon = Some(Daemon { unsettled_until, ..Daemon::new(stored.checkpoint) });
         self.start_stream(quiet_until);
         Ok(())
     }

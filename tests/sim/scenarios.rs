@@ -102,6 +102,9 @@ scenarios! {
     c24_many_changes_overflow_the_touched_set:
         Scenario::new(&[(0, 0), (1, 1), (2, 0)], true, &[&[vector(0)], &[vector(1)], &[vector(2)], &[delete(0)], &[vector(1)]]);
 
+    c25_two_chunks_whose_snapshots_are_judged_in_the_other_order:
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)]]);
+
     // The sixteen holes that a first reading of the design had.
     h01_visibility_of_what_an_earlier_process_dispatched:
         Scenario::new(&[(0, 0)], true, &[&[vector(0)], &[]]).with(|f| f.kills = 3);
@@ -161,6 +164,10 @@ scenarios! {
             .with(|f| (f.failovers, f.clean_stops) = (1, 2));
     l04_failover_in_the_copy:
         Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)]]).with(|f| f.failovers = 1);
+    l05_failover_after_a_fetch_that_found_nothing:
+        Scenario::new(&[(0, 0)], false, &[&[scalar(0)], &[delete(0)]]).with(|f| f.failovers = 1);
+    l06_asynchronous_delete_seen_by_a_fetch_and_lost:
+        Scenario::new(&[(0, 0)], false, &[&[scalar(0)], &[delete(0)]]).with(|f| f.server_crashes = 1);
 
     // Starts and starts again.
     r01_stream_cut_between_transactions:

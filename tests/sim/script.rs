@@ -106,6 +106,27 @@ pub(super) struct Faults {
     pub(super) unfit: u32,
 }
 
+impl Faults {
+    /// Some kinds of faults do not happen in this run: what needs none of them is found sooner.
+    pub(super) fn thinned(mut self, rng: &mut Rng) -> Faults {
+        let kinds = [
+            &mut self.kills,
+            &mut self.clean_stops,
+            &mut self.lost_answers,
+            &mut self.cuts,
+            &mut self.server_crashes,
+            &mut self.failovers,
+            &mut self.unfit,
+        ];
+        for kind in kinds {
+            if rng.percent(40) {
+                *kind = 0;
+            }
+        }
+        self
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) tables: usize,

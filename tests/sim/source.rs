@@ -115,6 +115,8 @@ pub(super) struct Source {
     script: Vec<Vec<(usize, Op)>>,
     /// The next transaction of the script to commit.
     next: usize,
+    /// The next transaction waits for its table locks; whoever comes after it queues behind.
+    queued: bool,
     /// Ids of transactions of the script that have begun and not committed.
     begun: Vec<(usize, u64)>,
     initial: State,
@@ -142,6 +144,7 @@ impl Source {
             wide: scenario.wide,
             script: scenario.script.clone(),
             next: 0,
+            queued: false,
             begun: Vec::new(),
             initial: State::default(),
             committed: Vec::new(),
@@ -228,6 +231,7 @@ impl Source {
             None => self.take_xid(),
         };
         self.next += 1;
+        self.queued = false;
         let mut transaction = Transaction {
             xid,
             final_lsn: Lsn(self.insert_lsn.0 + 80),
@@ -325,6 +329,22 @@ impl Source {
         }
     }
 
+    /// May the next transaction of the script ask for a table lock that it does not get yet?
+    pub(super) fn may_queue(&self) -> bool {
+        let locks = self.script.get(self.next).map(|ops| Locks::of(ops, self.tables));
+        !self.queued && locks.is_some_and(|locks| locks.exclusive != 0)
+    }
+
+    pub(super) fn queue(&mut self) {
+        self.queued = true;
+    }
+
+    /// Would a reader that comes now have to wait?
+    pub(super) fn blocks_readers(&self, table: usize) -> bool {
+        let queued = self.queued && Locks::of(&self.script[self.next], self.tables).exclusive & 1 << table != 0;
+        queued || self.is_exclusively_locked(table)
+    }
+
     pub(super) fn is_exclusively_locked(&self, table: usize) -> bool {
         self.committed.iter().any(|transaction| !transaction.visible && transaction.locks.exclusive & 1 << table != 0)
     }
@@ -411,6 +431,7 @@ impl Source {
         self.committed.iter_mut().for_each(|transaction| transaction.visible = true);
         let kept = self.committed.iter().map(|transaction| transaction.xid + 1).max();
         self.begun.clear();
+        self.queued = false;
         // Ids that left no trace in the WAL are given out again, but never one that the past could see.
         self.next_xid = kept.unwrap_or(self.next_xid).max(self.next_xid.saturating_sub(2));
         self.insert_lsn = end;

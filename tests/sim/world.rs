@@ -34,6 +34,8 @@ pub(super) enum ShellFlaw {
     MarkChunkWhenRead,
     /// After a lost stream, progress goes on from what had been received.
     ReconnectKeepsProgress,
+    /// After a lost stream, the quiet time of an unclean start is forgotten.
+    ReconnectForgetsQuietStart,
     /// After a lost stream, requests in flight are not waited for.
     ReconnectWithoutDrain,
     /// What the server sends below the checkpoint is not thrown away.
@@ -67,6 +69,7 @@ pub(super) enum Sabotage {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Action {
     Begin(usize),
+    Queue,
     Commit,
     Visible(usize),
     FlushWal,
@@ -110,7 +113,7 @@ impl Action {
     fn kind(&self) -> usize {
         match self {
             Action::Begin(_) => 0,
-            Action::Commit => 1,
+            Action::Queue | Action::Commit => 1,
             Action::Visible(_) => 2,
             Action::FlushWal => 3,
             Action::ApplyMutation { .. } | Action::Truncate(_) => 4,
@@ -137,6 +140,8 @@ impl Action {
 
 const KINDS: usize = 22;
 const FIRST_FAULT: usize = 19;
+const LATE: usize = 6;
+const TIME: usize = 18;
 
 /// How a run ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +168,8 @@ pub(super) struct World {
     pub(super) daemon: Option<Daemon>,
     pub(super) refused: bool,
     weights: [u32; KINDS],
+    /// Chunks, shares of requests and transactions, by place, that are slow for a while.
+    slow: u32,
     actions: Vec<Action>,
     steps: usize,
     trace: Option<String>,
@@ -205,28 +212,22 @@ impl World {
             timeline: 1,
             chunks: [chunks; TABLES],
         };
-        let mut weights = [0; KINDS];
-        for (kind, weight) in weights.iter_mut().enumerate() {
-            *weight = if kind < FIRST_FAULT { rng.pick(&[2, 8, 8, 32, 64]) } else { rng.pick(&[1, 2, 4]) };
-        }
-        // Time and late arrivals only matter when they come seldom.
-        weights[6] = rng.pick(&[1, 2, 8]);
-        weights[18] = rng.pick(&[1, 2, 8]);
         World {
-            sends_empty_transactions: rng.percent(50),
-            rng,
             sabotage,
             settings,
             codec,
             tables: scenario.tables,
-            faults: scenario.faults,
+            faults: scenario.faults.thinned(&mut rng),
             now: 0,
             source,
             target,
             disk: Disk::new(stored),
             daemon: None,
+            sends_empty_transactions: rng.percent(50),
+            rng,
             refused: false,
-            weights,
+            weights: [1; KINDS],
+            slow: 0,
             actions: Vec::new(),
             steps: 0,
             trace: traced.then(String::new),
@@ -253,6 +254,9 @@ impl World {
                 self.kill();
                 continue;
             }
+            if step == 0 || self.rng.percent(3) {
+                self.weigh();
+            }
             let Some(action) = self.choose() else {
                 return Err("deadlock: nothing can happen, and nothing is at rest".into());
             };
@@ -263,16 +267,38 @@ impl World {
         Err(format!("no rest after {STEPS_MAX} steps"))
     }
 
+    /// For a while, some kinds of actions are rare and some are the rule.
+    fn weigh(&mut self) {
+        for (kind, weight) in self.weights.iter_mut().enumerate() {
+            *weight = if kind < FIRST_FAULT { self.rng.pick(&[1, 8, 8, 32, 64]) } else { self.rng.pick(&[1, 2, 4]) };
+        }
+        // Time and late arrivals only matter when they come seldom.
+        self.weights[TIME] = self.rng.pick(&[1, 2, 8]);
+        self.weights[LATE] = self.rng.pick(&[1, 2, 8]);
+        self.slow = self.rng.next() as u32;
+    }
+
+    fn weight(&self, action: &Action) -> u32 {
+        let weight = self.weights[action.kind()] * 8;
+        let place = match action {
+            Action::AdvanceChunk(place) => *place,
+            Action::ApplyMutation { request, waiting } => 8 + request + waiting,
+            Action::Visible(place) => 16 + *place,
+            _ => return weight,
+        };
+        if self.slow >> (place % 32) & 1 == 1 { weight / 8 } else { weight }
+    }
+
     fn choose(&mut self) -> Option<Action> {
         let mut actions = std::mem::take(&mut self.actions);
         actions.clear();
         self.enabled(&mut actions);
-        let total: u32 = actions.iter().map(|action| self.weights[action.kind()]).sum();
+        let total: u32 = actions.iter().map(|action| self.weight(action)).sum();
         let mut chosen = None;
         if total > 0 {
             let mut ticket = self.rng.below(total as usize) as u32;
             for action in &actions {
-                let weight = self.weights[action.kind()];
+                let weight = self.weight(action);
                 if ticket < weight {
                     chosen = Some(*action);
                     break;
@@ -304,6 +330,9 @@ impl World {
         if self.source.may_commit(self.read_locked()) {
             actions.push(Action::Commit);
         }
+        if self.source.may_queue() {
+            actions.push(Action::Queue);
+        }
         let invisible = self.source.committed.iter().enumerate().filter(|(_, transaction)| !transaction.visible);
         actions.extend(invisible.map(|(index, _)| Action::Visible(index)));
         if self.source.flushed_lsn < self.source.insert_lsn {
@@ -323,6 +352,7 @@ impl World {
                 let xid = self.source.begin(index);
                 note!(self, "       transaction {index} is {xid}");
             }
+            Action::Queue => self.source.queue(),
             Action::Commit => {
                 self.source.commit();
                 let transaction = &self.source.committed[self.source.committed.len() - 1];
