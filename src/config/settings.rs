@@ -104,6 +104,15 @@ pub struct TargetSettings {
     pub late_margin: Duration,
 }
 
+impl TargetSettings {
+    /// Is it a cluster of Zilliz Cloud, by its host name?
+    pub fn is_zilliz_cloud(&self) -> bool {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        [".zillizcloud.com", ".zilliz.com", ".zilliz.com.cn", ".zilliz.cn"].iter().any(|suffix| host.ends_with(suffix))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct StateSettings {
     pub path: PathBuf,
@@ -173,6 +182,46 @@ pub struct TableSettings {
     pub num_shards: Option<u32>,
     /// By column name.
     pub fields: Vec<(String, FieldSettings)>,
+}
+
+impl TableSettings {
+    /// Is this table meant? `*` stands for any characters, `?` for one, within the schema's or the table's name.
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
+        self.name
+            .split_once('.')
+            .is_some_and(|(schema_pattern, table_pattern)| glob(schema_pattern, schema) && glob(table_pattern, table))
+    }
+
+    /// Does `name` mean whatever matches, rather than one table that must be there?
+    pub fn is_pattern(&self) -> bool {
+        self.name.contains(['*', '?'])
+    }
+}
+
+/// Greedy matching with one point to come back to, the last `*`: at most |pattern| × |text| steps.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (mut pattern, mut text) = (pattern.chars(), text.chars());
+    let mut back: Option<(std::str::Chars, std::str::Chars)> = None;
+    loop {
+        let (pattern_here, text_here) = (pattern.clone(), text.clone());
+        match (pattern.next(), text.next()) {
+            (Some('*'), _) => {
+                text = text_here.clone();
+                back = Some((pattern_here, text_here));
+            }
+            (None, None) => return true,
+            (Some(p), Some(t)) if p == '?' || p == t => {}
+            _ => {
+                let Some((star, mut rest)) = back.take() else { return false };
+                if rest.next().is_none() {
+                    return false;
+                }
+                (pattern, text) = (star.clone(), rest.clone());
+                pattern.next();
+                back = Some((star, rest));
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]

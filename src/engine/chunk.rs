@@ -17,6 +17,8 @@ pub(super) struct Chunk {
     /// Read after its snapshot.
     pub(super) insert_lsn: Lsn,
     pub(super) reserved_bytes: usize,
+    /// The position that its snapshot and the stream had reached when its last row was dispatched or dropped.
+    pub(super) position: Lsn,
     /// Rows on their way.
     pub(super) outstanding: usize,
     touched: HashSet<Key>,
@@ -42,6 +44,7 @@ impl Chunk {
             table,
             t0,
             insert_lsn: Lsn::ZERO,
+            position: Lsn::ZERO,
             reserved_bytes,
             outstanding: 0,
             touched: HashSet::new(),
@@ -68,12 +71,12 @@ impl Chunk {
     }
 
     /// TRUNCATE: no row of this chunk may leave any more. Returns the bytes of the rows that were dropped.
-    pub(super) fn touch_all(&mut self) -> usize {
+    pub(super) fn touch_all(&mut self, dispatched_lsn: Lsn) -> usize {
         self.touched_all = true;
         self.forget_touched();
         match std::mem::replace(&mut self.state, State::Reading) {
             State::Waiting { bytes, .. } => {
-                self.dispatched();
+                self.dispatched(dispatched_lsn);
                 bytes
             }
             other => {
@@ -117,7 +120,8 @@ impl Chunk {
     }
 
     /// The last row was handed over: the touched set has served.
-    pub(super) fn dispatched(&mut self) {
+    pub(super) fn dispatched(&mut self, dispatched_lsn: Lsn) {
+        self.position = self.insert_lsn.max(dispatched_lsn);
         self.state = State::Dispatched;
         self.reserved_bytes = 0;
         self.forget_touched();

@@ -27,6 +27,8 @@ pub(super) enum Content {
     /// Columns that are `UnchangedToast` must be read from the source before it can be sent. The key columns are known.
     Fetch(Row),
     Delete,
+    /// The fetch found no row: it was deleted or re-keyed later in the stream, which will say so. Nothing is sent.
+    Gone,
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +129,7 @@ impl Entry {
     pub(super) fn row(&self) -> Option<&Row> {
         match &self.content {
             Content::Whole(row) | Content::Fetch(row) => Some(row),
-            Content::Delete => None,
+            Content::Delete | Content::Gone => None,
         }
     }
 
@@ -147,7 +149,7 @@ impl Entry {
             self.oldest_xid = old.oldest_xid.or(self.oldest_xid);
             self.buried = match old.content {
                 Content::Whole(row) | Content::Fetch(row) => Some(row),
-                Content::Delete => old.buried,
+                Content::Delete | Content::Gone => old.buried,
             };
         }
         let own = self.oldest;
@@ -177,9 +179,9 @@ impl Entry {
         self.position = self.position.max(insert_lsn);
     }
 
-    /// The row that was to be fetched is gone: the delete beneath it is sent in its place.
-    pub(super) fn become_delete(&mut self, insert_lsn: Lsn) {
-        self.content = Content::Delete;
+    /// The row that was to be fetched is not there: what remains is the delete beneath it, if there is one.
+    pub(super) fn lose_row(&mut self, insert_lsn: Lsn) {
+        self.content = if self.beneath { Content::Delete } else { Content::Gone };
         self.beneath = false;
         self.bytes = OVERHEAD_BYTES;
         self.position = self.position.max(insert_lsn);

@@ -160,6 +160,7 @@ impl Lane {
             match &entry.content {
                 Content::Whole(row) => mutations.upserts.push((key.clone(), row.clone())),
                 Content::Delete => mutations.deletes.push(key.clone()),
+                Content::Gone => {}
                 Content::Fetch(_) => unreachable!("a batch is sent when every row is whole"),
             }
         }

@@ -374,7 +374,7 @@ impl Engine {
             self.barrier.push((id, Barrier::Draining));
             if !self.flaw_truncate_leaves_chunks() {
                 for chunk in self.chunks.values_mut().filter(|chunk| chunk.table == id) {
-                    self.held_bytes -= chunk.touch_all();
+                    self.held_bytes -= chunk.touch_all(self.dispatched_lsn);
                 }
                 self.finish_chunks();
             }
@@ -609,6 +609,7 @@ impl Engine {
                 self.send_or_await_limit(table, lane);
             }
         }
+        self.finish_chunks();
         self.drive_barrier();
     }
 
@@ -862,7 +863,8 @@ impl Engine {
             let entry = Entry::from_chunk(row, id, insert_lsn, &key);
             self.push(table, key, entry, false);
         }
-        self.chunks.get_mut(&id).expect("as above").dispatched();
+        let position = self.dispatched_lsn;
+        self.chunks.get_mut(&id).expect("as above").dispatched(position);
         #[cfg(test)]
         if self.flaws.contains(&Flaw::ChunkDoneBeforeAck) {
             self.chunks.get_mut(&id).expect("as above").outstanding = 0;
@@ -876,6 +878,12 @@ impl Engine {
             self.chunks.iter().filter(|(_, chunk)| chunk.is_done()).map(|(id, _)| *id).collect();
         done.sort_unstable();
         for id in done {
+            // A row that was dropped for the stream's sake counts as brought, so T must cover what the chunk has seen (G).
+            let position = self.chunks[&id].position;
+            if position > self.sent_limit && !self.flaw_no_sent_limit() {
+                self.ask_sent_limit(position);
+                continue;
+            }
             let chunk = self.chunks.remove(&id).expect("just listed");
             let dispatched = self.dispatched_lsn;
             let table = self.table_mut(chunk.table);
@@ -913,25 +921,16 @@ impl Engine {
         }
         let mut rows: HashMap<Key, Vec<(usize, Value)>> = rows.into_iter().collect();
         let lane = &mut self.tables[table.0 as usize].lanes[lane_index];
-        let mut gone = Vec::new();
         for (key, mut entry) in lane.take_batch() {
             self.held_bytes -= entry.bytes;
             if matches!(entry.content, Content::Fetch(_)) {
                 match rows.remove(&key) {
                     Some(columns) => entry.fill(columns, insert_lsn),
-                    None if entry.beneath => entry.become_delete(insert_lsn),
-                    // Deleted or re-keyed later in the stream, which will say so.
-                    None => {
-                        gone.push(entry);
-                        continue;
-                    }
+                    None => entry.lose_row(insert_lsn),
                 }
             }
             self.held_bytes += entry.bytes;
             lane.put_in_batch(key, entry);
-        }
-        for entry in gone {
-            self.complete(entry);
         }
         self.send_or_await_limit(table, lane_index);
     }
@@ -944,7 +943,7 @@ impl Engine {
             .iter()
             .filter_map(|(key, entry)| match &entry.content {
                 Content::Fetch(row) => Some((key.clone(), row.clone())),
-                Content::Whole(_) | Content::Delete => None,
+                Content::Whole(_) | Content::Delete | Content::Gone => None,
             })
             .collect();
         let columns = rows.iter().fold(0, |mask, (_, row)| mask | row.missing());
@@ -955,16 +954,21 @@ impl Engine {
     fn send_or_await_limit(&mut self, table: TableId, lane_index: usize) {
         let flaw = self.flaw_no_sent_limit();
         let lane = &mut self.tables[table.0 as usize].lanes[lane_index];
-        if lane.batch().is_empty() {
-            lane.phase = Phase::Idle; // every row that was to be fetched is gone
-            self.wake(table, lane_index);
-            return self.drive_barrier();
-        }
         let position = lane.batch().iter().map(|(_, entry)| entry.position).max().unwrap_or(Lsn::ZERO);
         if position > self.sent_limit && !flaw {
             lane.phase = Phase::AwaitLimit;
             self.limit_waiters.push((table, lane_index));
             return self.ask_sent_limit(position);
+        }
+        let lane = &mut self.tables[table.0 as usize].lanes[lane_index];
+        if lane.batch().iter().all(|(_, entry)| matches!(entry.content, Content::Gone)) {
+            // Only now is it done: until T covers it, a failover could bring the row back (G).
+            for (_, entry) in lane.take_batch() {
+                self.held_bytes -= entry.bytes;
+                self.complete(entry);
+            }
+            self.wake(table, lane_index);
+            return self.drive_barrier();
         }
         let id = RequestId(self.new_id());
         let lane = &mut self.tables[table.0 as usize].lanes[lane_index];

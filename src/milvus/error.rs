@@ -1,13 +1,713 @@
-//! Errors of Milvus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+//! What can go wrong at Milvus, and what may be done next.
+//!
+//! In: a status in a body, a gRPC status, or our own refusal to send. Out: one `MilvusError` whose `Condition` decides
+//! everything else. The numbers of both transports are translated here and nowhere else: `Condition::of_code` for
+//! the `code` in a body (gRPC and REST share them), `Condition::of_legacy` for servers that set only the old
+//! `error_code`, `MilvusError::from_grpc` for the transport's own status.
+//!
+//! Holds: `outcome_unknown` is false only where the server (or we) refused the whole request before writing any of it;
+//! every number that is not known here counts as `Unexpected`, whose outcome is unknown. A server's text about a value
+//! may quote the value: it is kept (bounded) for `reason`, and neither `Display` nor `Debug` shows it.
+//!
+//! Not here: how often and how fast to try again, bisection (the pipeline's).
+//!
+//! Sources: Milvus `pkg/merr` in snapshots of 2.3, 2.5, 2.6 and 3.0; Milvus Lite 3.2.2 `adapter/grpc/errors.py`; Milvus 2.3.5
+//! and Lite as they answered; Zilliz Cloud's list of control-plane codes.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+/// What may be done with a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
+    /// Send the same request again, with backoff.
     Retry,
+    /// The same, but slower: the server asks for less (see `MilvusError::retry_after`).
     Throttle,
+    /// The request (or the answer) is too large: halve it.
     Split,
+    /// At least one entity can never be accepted: find it by bisection.
     Poison,
+    /// The collection's schema is not what we took it for: describe it, rebuild the request, try once more.
     SchemaStale,
+    /// Nothing helps but a person.
     Fatal,
 }
-#[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct MilvusError;
+
+/// What is the matter, by consequence rather than by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// No connection came about: refused, DNS, TLS handshake, connect timeout. Nothing was sent.
+    ConnectFailed,
+    /// The connection broke while the request was out.
+    ConnectionLost,
+    /// Time ran out, at the server or here, or the server cancelled the request.
+    TimedOut,
+    /// Starting, recovering, a component gone, a queue full.
+    Unavailable,
+    RateLimited,
+    /// Writes are denied until memory, disk or lag recover.
+    QuotaExceeded,
+    RequestTooLarge,
+    AnswerTooLarge,
+    /// A value in the request does not fit its field.
+    InvalidData,
+    SchemaStale,
+    NotLoaded,
+    NoCollection,
+    NoDatabase,
+    NoPartition,
+    NoIndex,
+    AlreadyExists,
+    /// Too many collections, databases or indexes.
+    LimitReached,
+    Unauthenticated,
+    PermissionDenied,
+    /// A standby cluster, a denied channel.
+    NotWritable,
+    KeyRevoked,
+    Unsupported,
+    /// Refused for a reason that belongs to the request as a whole.
+    Refused,
+    /// A failure that the server itself does not explain. Milvus 2.3 also reports bad values so.
+    Unexpected,
+    /// Our own request broke the contract; it was not sent.
+    InvalidRequest,
+    /// The server's answer does not have the form it must have.
+    InvalidAnswer,
+    /// The address, a certificate or the token cannot be used.
+    Configuration,
+}
+
+impl Condition {
+    /// Every condition once, for tables in tests and metrics.
+    pub const ALL: [Condition; 27] = [
+        Condition::ConnectFailed,
+        Condition::ConnectionLost,
+        Condition::TimedOut,
+        Condition::Unavailable,
+        Condition::RateLimited,
+        Condition::QuotaExceeded,
+        Condition::RequestTooLarge,
+        Condition::AnswerTooLarge,
+        Condition::InvalidData,
+        Condition::SchemaStale,
+        Condition::NotLoaded,
+        Condition::NoCollection,
+        Condition::NoDatabase,
+        Condition::NoPartition,
+        Condition::NoIndex,
+        Condition::AlreadyExists,
+        Condition::LimitReached,
+        Condition::Unauthenticated,
+        Condition::PermissionDenied,
+        Condition::NotWritable,
+        Condition::KeyRevoked,
+        Condition::Unsupported,
+        Condition::Refused,
+        Condition::Unexpected,
+        Condition::InvalidRequest,
+        Condition::InvalidAnswer,
+        Condition::Configuration,
+    ];
+
+    /// The condition behind a body's `code`; 0 is success and no condition.
+    ///
+    /// `lite`: Milvus Lite puts numbers of the old enumeration into `code`: its 6 is "illegal argument", its 1 is "unexpected".
+    pub fn of_code(code: i32, lite: bool) -> Option<Condition> {
+        Some(match code {
+            0 => return None,
+            1 if lite => Condition::Unexpected,
+            6 if lite => Condition::InvalidData,
+            11 if lite => Condition::NoIndex,
+            26 if lite => Condition::Refused,
+            35 if lite => Condition::AlreadyExists,
+            // Service. 5 is "never return this error out of Milvus", yet it happens; 6 is routing between clusters.
+            1 | 2 | 4 | 6 | 12 => Condition::Unavailable,
+            3 | 7 | 9 | 11 => Condition::QuotaExceeded,
+            5 => Condition::Unexpected,
+            8 => Condition::RateLimited,
+            10 => Condition::Unsupported,
+            // Collection.
+            100 => Condition::NoCollection,
+            101 | 103 => Condition::NotLoaded,
+            102 => Condition::LimitReached,
+            104 | 105 => Condition::Refused,
+            106 | 110 => Condition::Unavailable,
+            108 => Condition::NotWritable,
+            109 => Condition::SchemaStale,
+            // Partition, capacity, resource group, replica.
+            200 => Condition::NoPartition,
+            201 | 202 => Condition::NotLoaded,
+            250 => Condition::QuotaExceeded,
+            305 | 400 | 401 => Condition::Unavailable,
+            // Channel, segment.
+            500..=507 | 600..=605 => Condition::Unavailable,
+            // Index.
+            700 => Condition::NoIndex,
+            701 => Condition::Refused,
+            702 => Condition::AlreadyExists,
+            // Database. Zilliz Cloud also says 800 to those without the privilege.
+            800 => Condition::NoDatabase,
+            801 => Condition::LimitReached,
+            802 => Condition::Refused,
+            // Node, storage.
+            901..=906 | 1000..=1012 => Condition::Unavailable,
+            // Parameters.
+            1100 | 1101 => Condition::InvalidData,
+            1102 => Condition::RequestTooLarge,
+            // Message queue.
+            1300..=1302 => Condition::Unavailable,
+            1303 => Condition::NotWritable,
+            // Access.
+            1400 => Condition::Unauthenticated,
+            1401 => Condition::PermissionDenied,
+            // Alias, field.
+            1600..=1603 => Condition::Refused,
+            1700 | 1701 => Condition::SchemaStale,
+            // The REST front. 1804 wraps the refusals of single rows.
+            1800 => Condition::Unauthenticated,
+            1801..=1803 => Condition::Refused,
+            1804 | 1806 => Condition::InvalidData,
+            1805 => Condition::Unexpected,
+            1807 => Condition::RateLimited,
+            1900..=1903 => Condition::NotWritable,
+            // Segment core, import, plan, function.
+            2000..=2099 => Condition::Unexpected,
+            2100 => Condition::InvalidData,
+            2101 | 2200 => Condition::Unavailable,
+            2201 | 2400 => Condition::Refused,
+            2500 => Condition::KeyRevoked,
+            2317 | 2600 | 2601 | 3000 => Condition::Unsupported,
+            10000 | 10001 => Condition::TimedOut,
+            // Zilliz Cloud, control plane.
+            21119 | 80001 | 80002 => Condition::Unauthenticated,
+            96012..=96016 | 96027 => Condition::PermissionDenied,
+            80000..=80014 | 90117 | 96000..=96040 => Condition::Refused,
+            _ => Condition::Unexpected,
+        })
+    }
+
+    /// The condition behind the old `error_code`, which counts only when `code` is 0.
+    pub fn of_legacy(error_code: i32) -> Option<Condition> {
+        Some(match error_code {
+            0 => return None,
+            2 | 45..=47 | 50 | 56 | 57 | 100 => Condition::Unavailable,
+            3 => Condition::PermissionDenied,
+            4 | 28 => Condition::NoCollection,
+            5 | 7..=12 | 22 | 23 | 51 => Condition::InvalidData,
+            24 | 48 | 52..=55 => Condition::QuotaExceeded,
+            25 => Condition::NoIndex,
+            49 => Condition::RateLimited,
+            62 => Condition::SchemaStale,
+            _ => Condition::Unexpected,
+        })
+    }
+
+    /// What may be done next.
+    pub fn class(self) -> Class {
+        match self {
+            Condition::ConnectFailed
+            | Condition::ConnectionLost
+            | Condition::TimedOut
+            | Condition::Unavailable
+            | Condition::NotLoaded
+            | Condition::Unexpected => Class::Retry,
+            Condition::RateLimited | Condition::QuotaExceeded => Class::Throttle,
+            Condition::RequestTooLarge | Condition::AnswerTooLarge => Class::Split,
+            Condition::InvalidData | Condition::InvalidRequest => Class::Poison,
+            Condition::SchemaStale => Class::SchemaStale,
+            Condition::NoCollection
+            | Condition::NoDatabase
+            | Condition::NoPartition
+            | Condition::NoIndex
+            | Condition::AlreadyExists
+            | Condition::LimitReached
+            | Condition::Unauthenticated
+            | Condition::PermissionDenied
+            | Condition::NotWritable
+            | Condition::KeyRevoked
+            | Condition::Unsupported
+            | Condition::Refused
+            | Condition::InvalidAnswer
+            | Condition::Configuration => Class::Fatal,
+        }
+    }
+
+    /// May (a part of) the mutation have been applied, or be applied still?
+    ///
+    /// Milvus validates a whole request before it writes any of it, so a refusal of values, rights, rates or names is
+    /// certain. The rest may come from the middle of writing: a request goes to each shard's log separately.
+    pub fn outcome_unknown(self) -> bool {
+        match self {
+            Condition::ConnectionLost
+            | Condition::TimedOut
+            | Condition::Unavailable
+            | Condition::AnswerTooLarge
+            | Condition::Unexpected
+            | Condition::InvalidAnswer => true,
+            Condition::ConnectFailed
+            | Condition::RateLimited
+            | Condition::QuotaExceeded
+            | Condition::RequestTooLarge
+            | Condition::InvalidData
+            | Condition::SchemaStale
+            | Condition::NotLoaded
+            | Condition::NoCollection
+            | Condition::NoDatabase
+            | Condition::NoPartition
+            | Condition::NoIndex
+            | Condition::AlreadyExists
+            | Condition::LimitReached
+            | Condition::Unauthenticated
+            | Condition::PermissionDenied
+            | Condition::NotWritable
+            | Condition::KeyRevoked
+            | Condition::Unsupported
+            | Condition::Refused
+            | Condition::InvalidRequest
+            | Condition::Configuration => false,
+        }
+    }
+
+    /// One line for a message: lower case, no full stop.
+    fn sentence(self) -> &'static str {
+        match self {
+            Condition::ConnectFailed => "no connection to Milvus",
+            Condition::ConnectionLost => "the connection to Milvus broke",
+            Condition::TimedOut => "Milvus did not answer in time",
+            Condition::Unavailable => "Milvus is not available",
+            Condition::RateLimited => "Milvus limits the rate",
+            Condition::QuotaExceeded => "Milvus denies writes",
+            Condition::RequestTooLarge => "the request is larger than Milvus takes",
+            Condition::AnswerTooLarge => "the answer is larger than we take",
+            Condition::InvalidData => "Milvus refuses a value",
+            Condition::SchemaStale => "the collection's schema is not the one expected",
+            Condition::NotLoaded => "the collection is not loaded",
+            Condition::NoCollection => "no such collection",
+            Condition::NoDatabase => "no such database",
+            Condition::NoPartition => "no such partition",
+            Condition::NoIndex => "no such index",
+            Condition::AlreadyExists => "it exists already",
+            Condition::LimitReached => "a limit on the number of objects is reached",
+            Condition::Unauthenticated => "Milvus does not know us",
+            Condition::PermissionDenied => "Milvus does not permit it",
+            Condition::NotWritable => "the cluster takes no writes",
+            Condition::KeyRevoked => "the encryption key is revoked",
+            Condition::Unsupported => "this server cannot do it",
+            Condition::Refused => "Milvus refuses the request",
+            Condition::Unexpected => "Milvus failed without saying why",
+            Condition::InvalidRequest => "the request breaks our own rules",
+            Condition::InvalidAnswer => "the answer of Milvus makes no sense",
+            Condition::Configuration => "the target's settings cannot be used",
+        }
+    }
+
+    /// May the server's text quote values of the request?
+    fn quotes_values(self) -> bool {
+        matches!(
+            self,
+            Condition::InvalidData
+                | Condition::Unexpected
+                | Condition::Unavailable
+                | Condition::TimedOut
+                | Condition::Refused
+                | Condition::InvalidRequest
+        )
+    }
+}
+
+/// A call that did not succeed.
+pub struct MilvusError {
+    condition: Condition,
+    /// The RPC, or what we were about to do.
+    during: &'static str,
+    /// The body's `code`, where there was one.
+    code: Option<i32>,
+    reason: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// Longest text of a server that we keep, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+impl MilvusError {
+    pub(crate) fn new(condition: Condition, during: &'static str, reason: impl Into<String>) -> MilvusError {
+        MilvusError { condition, during, code: None, reason: shorten(reason.into()), source: None }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> MilvusError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// A body's status that is not success. `input_error`: the server itself says that the request can never succeed.
+    pub(crate) fn from_body(
+        during: &'static str,
+        code: i32,
+        legacy: i32,
+        input_error: bool,
+        reason: String,
+        lite: bool,
+    ) -> Option<MilvusError> {
+        let found = Condition::of_code(code, lite).or_else(|| Condition::of_legacy(legacy))?;
+        let condition = match found {
+            // The cluster of a replication group that took the writes has changed: the next connection finds the new one.
+            _ if reason.contains("STREAMING_CODE_REPLICATE_VIOLATION") => Condition::Unavailable,
+            // One number for all limiters of the REST front; the text tells a bucket from a denial.
+            Condition::RateLimited if reason.contains("quota exceeded") => Condition::QuotaExceeded,
+            // Milvus marks 109 as an input error too, though describing the collection again heals it.
+            Condition::Unexpected | Condition::Refused if input_error => Condition::InvalidData,
+            found => found,
+        };
+        let code = if code != 0 { code } else { legacy };
+        Some(MilvusError { condition, during, code: Some(code), reason: shorten(reason), source: None })
+    }
+
+    /// A gRPC status, as tonic gives it.
+    pub(crate) fn from_grpc(during: &'static str, status: Status) -> MilvusError {
+        let condition = condition_of_status(&status);
+        let reason = shorten(status.message().to_owned());
+        MilvusError { condition, during, code: None, reason, source: Some(Box::new(status)) }
+    }
+
+    pub fn condition(&self) -> Condition {
+        self.condition
+    }
+
+    pub fn class(&self) -> Class {
+        self.condition.class()
+    }
+
+    /// May the mutation have been applied, or may it land until its deadline and margin are over?
+    pub fn outcome_unknown(&self) -> bool {
+        self.condition.outcome_unknown()
+    }
+
+    /// Did the request certainly never leave? Then there is nothing to wait for before another mutation of its keys.
+    pub fn never_sent(&self) -> bool {
+        matches!(self.condition, Condition::ConnectFailed | Condition::InvalidRequest | Condition::Configuration)
+    }
+
+    /// The collection must be loaded before this request can succeed.
+    pub fn needs_load(&self) -> bool {
+        self.condition == Condition::NotLoaded
+    }
+
+    /// Of class `Retry`, but when it comes back again and again for one request, bisect as if it were `Poison`: Milvus up to 2.6
+    /// reports some bad values (NaN, a wrong dimension) as unexpected errors.
+    pub fn may_be_poison(&self) -> bool {
+        self.condition == Condition::Unexpected
+    }
+
+    /// How long to wait before the next attempt, when the condition says so; else the caller's own backoff.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.condition {
+            Condition::RateLimited => Some(Duration::from_millis(500)),
+            Condition::QuotaExceeded => Some(Duration::from_secs(30)),
+            _ => None,
+        }
+    }
+
+    /// The RPC, or what was being done.
+    pub fn during(&self) -> &'static str {
+        self.during
+    }
+
+    /// The number in the answer's body.
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
+    /// What the server said, at most 200 bytes of it. It may quote values of the request: for dead letters, not for logs.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What an operator can do; `None` where waiting or the daemon itself does it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.condition {
+            Condition::ConnectFailed => Some(
+                "Check target.url, the network between here and Milvus, and with https the certificate (target.ca).",
+            ),
+            Condition::QuotaExceeded => {
+                Some("The cluster is out of memory or disk, or an operator denied writes: give it more room.")
+            }
+            Condition::SchemaStale => Some("Somebody altered the collection: compare it with `walvec plan`."),
+            Condition::NoCollection => {
+                Some("The collection was dropped or is in another database: `walvec resync` makes it anew.")
+            }
+            Condition::NoDatabase => Some(
+                "Create the database, or correct target.database; Zilliz Cloud also says this without the privilege.",
+            ),
+            Condition::NoPartition => {
+                Some("The collection's partitions were changed by hand: recreate it with `walvec resync`.")
+            }
+            Condition::NoIndex => {
+                Some("Create an index on every vector field, or let walvec do it (index = \"auto\").")
+            }
+            Condition::LimitReached => Some("Drop collections that are not needed, or raise the cluster's limit."),
+            Condition::Unauthenticated => Some("Check target.token: an API key, or user:password."),
+            Condition::PermissionDenied => {
+                Some("Grant the role of target.token the privileges that `walvec check` lists.")
+            }
+            Condition::NotWritable => Some("This cluster is a standby: point target.url at the one that takes writes."),
+            Condition::KeyRevoked => Some("Restore the encryption key of the cluster."),
+            Condition::Unsupported => Some("Use a newer Milvus, or leave the feature out; `walvec check` names it."),
+            Condition::Configuration => Some("Correct the [target] section of the configuration."),
+            Condition::InvalidRequest | Condition::InvalidAnswer => {
+                Some("This is a defect of walvec or an unknown kind of server: please report it.")
+            }
+            Condition::ConnectionLost
+            | Condition::TimedOut
+            | Condition::Unavailable
+            | Condition::RateLimited
+            | Condition::RequestTooLarge
+            | Condition::AnswerTooLarge
+            | Condition::InvalidData
+            | Condition::NotLoaded
+            | Condition::AlreadyExists
+            | Condition::Refused
+            | Condition::Unexpected => None,
+        }
+    }
+}
+
+impl fmt::Display for MilvusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.during, self.condition.sentence())?;
+        if let Some(code) = self.code {
+            write!(f, " (code {code})")?;
+        }
+        // A transport's status stands in the chain of sources already; a refusal of values may quote them.
+        if self.source.is_none() && !self.reason.is_empty() && !self.condition.quotes_values() {
+            write!(f, ": {}", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MilvusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MilvusError({:?}, {self})", self.condition)
+    }
+}
+
+impl StdError for MilvusError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+fn condition_of_status(status: &Status) -> Condition {
+    let mut cause: Option<&(dyn StdError + 'static)> = status.source();
+    let has_cause = cause.is_some();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return Condition::ConnectFailed;
+        }
+        cause = error.source();
+    }
+    match status.code() {
+        Code::Unavailable => Condition::ConnectionLost,
+        // tonic says Cancelled when our own `grpc-timeout` is over.
+        Code::Cancelled | Code::DeadlineExceeded => Condition::TimedOut,
+        // A reset stream, a killed server, an answer that is not HTTP/2.
+        Code::Unknown if has_cause => Condition::ConnectionLost,
+        Code::ResourceExhausted if status.message().contains("larger than max") => Condition::RequestTooLarge,
+        Code::ResourceExhausted => Condition::RateLimited,
+        Code::OutOfRange => Condition::AnswerTooLarge,
+        Code::Unimplemented => Condition::Unsupported,
+        Code::Unauthenticated => Condition::Unauthenticated,
+        Code::PermissionDenied => Condition::PermissionDenied,
+        Code::InvalidArgument => Condition::InvalidData,
+        Code::AlreadyExists => Condition::AlreadyExists,
+        Code::Ok
+        | Code::Unknown
+        | Code::NotFound
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => Condition::Unexpected,
+    }
+}
+
+/// At most `REASON_BYTES_MAX` bytes, cut between characters.
+fn shorten(mut text: String) -> String {
+    if text.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Condition::*;
+
+    /// Every number of the two references, with what it must mean; `lite` rows are of Milvus Lite.
+    #[test]
+    fn every_known_code_has_its_condition() {
+        let table: &[(&[i32], Condition)] = &[
+            (&[1, 2, 4, 6, 12, 106, 110, 305, 400, 401, 901, 902, 903, 904, 905, 906, 2101, 2200], Unavailable),
+            (&[500, 501, 502, 503, 504, 505, 506, 507, 600, 601, 602, 603, 604, 605, 1300, 1301, 1302], Unavailable),
+            (&[1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012], Unavailable),
+            (&[3, 7, 9, 11, 250], QuotaExceeded),
+            (&[8, 1807], RateLimited),
+            (&[1102], RequestTooLarge),
+            (&[1100, 1101, 1804, 1806, 2100], InvalidData),
+            (&[109, 1700, 1701], SchemaStale),
+            (&[101, 103, 201, 202], NotLoaded),
+            (&[100], NoCollection),
+            (&[200], NoPartition),
+            (&[700], NoIndex),
+            (&[702], AlreadyExists),
+            (&[800], NoDatabase),
+            (&[102, 801], LimitReached),
+            (&[108, 1303, 1900, 1901, 1902, 1903], NotWritable),
+            (&[1400, 1800, 21119, 80001, 80002], Unauthenticated),
+            (&[1401, 96012, 96013, 96014, 96015, 96016, 96027], PermissionDenied),
+            (&[2500], KeyRevoked),
+            (&[10, 2317, 2600, 2601, 3000], Unsupported),
+            (&[104, 105, 701, 802, 1600, 1601, 1602, 1603, 1801, 1802, 1803, 2201, 2400], Refused),
+            (&[80000, 80003, 80014, 90117, 96000, 96018, 96021, 96022, 96025, 96026, 96036, 96040], Refused),
+            (&[10000, 10001], TimedOut),
+            (&[5, 1805, 2000, 2099, 65535, 77777, -1], Unexpected),
+        ];
+        for &(codes, condition) in table {
+            for &code in codes {
+                assert_eq!(Condition::of_code(code, false), Some(condition), "code {code}");
+            }
+        }
+        assert_eq!(Condition::of_code(0, false), None);
+        let lite = [
+            (1, Unexpected),
+            (6, InvalidData),
+            (26, Refused),
+            (35, AlreadyExists),
+            (100, NoCollection),
+            (101, NotLoaded),
+            (200, NoPartition),
+            (700, NoIndex),
+        ];
+        for (code, condition) in lite {
+            assert_eq!(Condition::of_code(code, true), Some(condition), "lite code {code}");
+        }
+    }
+
+    #[test]
+    fn the_old_enumeration_counts_only_without_a_code() {
+        let body = |code, legacy| {
+            MilvusError::from_body("Upsert", code, legacy, false, String::new(), false).map(|e| e.condition())
+        };
+        assert_eq!(body(0, 0), None);
+        assert_eq!(body(1100, 1), Some(InvalidData));
+        let legacy = [
+            (1, Unexpected),
+            (3, PermissionDenied),
+            (4, NoCollection),
+            (5, InvalidData),
+            (25, NoIndex),
+            (48, QuotaExceeded),
+            (49, RateLimited),
+            (53, QuotaExceeded),
+            (55, QuotaExceeded),
+            (56, Unavailable),
+            (62, SchemaStale),
+            (1000, Unexpected),
+        ];
+        for (number, condition) in legacy {
+            assert_eq!(body(0, number), Some(condition), "legacy {number}");
+        }
+    }
+
+    #[test]
+    fn the_text_decides_where_a_number_is_not_enough() {
+        let body = |code, input_error, reason: &str| {
+            MilvusError::from_body("Upsert", code, 0, input_error, reason.to_owned(), false).map(|e| e.condition())
+        };
+        assert_eq!(body(1807, false, "rate limit exceeded[rate=1]"), Some(RateLimited));
+        assert_eq!(body(1807, false, "quota exceeded[reason=disk]"), Some(QuotaExceeded));
+        assert_eq!(body(65535, false, "?"), Some(Unexpected));
+        assert_eq!(body(65535, true, "?"), Some(InvalidData));
+        assert_eq!(body(109, true, "schema mismatch"), Some(SchemaStale));
+        assert_eq!(body(100, true, "collection not found"), Some(NoCollection));
+        assert_eq!(body(5, false, "STREAMING_CODE_REPLICATE_VIOLATION"), Some(Unavailable));
+    }
+
+    #[test]
+    fn every_grpc_status_has_its_condition() {
+        let table = [
+            (Code::Cancelled, "Timeout expired", TimedOut),
+            (Code::DeadlineExceeded, "", TimedOut),
+            (Code::Unavailable, "http2 error", ConnectionLost),
+            (
+                Code::ResourceExhausted,
+                "grpc: received message larger than max (70402104 vs. 67108864)",
+                RequestTooLarge,
+            ),
+            (Code::ResourceExhausted, "too many requests", RateLimited),
+            (Code::OutOfRange, "decoded message length too large", AnswerTooLarge),
+            (Code::Unimplemented, "", Unsupported),
+            (Code::Unauthenticated, "", Unauthenticated),
+            (Code::PermissionDenied, "", PermissionDenied),
+            (Code::InvalidArgument, "", InvalidData),
+            (Code::AlreadyExists, "", AlreadyExists),
+            (Code::Unknown, "", Unexpected),
+            (Code::Internal, "", Unexpected),
+            (Code::NotFound, "", Unexpected),
+            (Code::FailedPrecondition, "", Unexpected),
+            (Code::Aborted, "", Unexpected),
+            (Code::DataLoss, "", Unexpected),
+        ];
+        for (code, message, condition) in table {
+            assert_eq!(MilvusError::from_grpc("Upsert", Status::new(code, message)).condition(), condition, "{code:?}");
+        }
+        let cut = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert_eq!((cut.code(), MilvusError::from_grpc("Upsert", cut).condition()), (Code::Unknown, ConnectionLost));
+        let refused = Status::from_error(Box::new(tonic::ConnectError("refused".into())));
+        let error = MilvusError::from_grpc("Upsert", refused);
+        assert_eq!((error.condition(), error.never_sent()), (ConnectFailed, true));
+    }
+
+    #[test]
+    fn the_answers_about_a_condition_agree_with_each_other() {
+        for condition in Condition::ALL {
+            let error = MilvusError::new(condition, "Upsert", "");
+            assert!(!(error.never_sent() && error.outcome_unknown()), "{condition:?}");
+            match error.class() {
+                Class::Fatal => {
+                    assert!(error.hint().is_some() || matches!(condition, AlreadyExists | Refused), "{condition:?}")
+                }
+                Class::Throttle => assert!(error.retry_after().is_some(), "{condition:?}"),
+                // Bisection sends parts of a request whose whole must not be under way any more.
+                Class::Poison | Class::SchemaStale => assert!(!error.outcome_unknown(), "{condition:?}"),
+                Class::Split | Class::Retry => {}
+            }
+            let line = error.to_string();
+            assert!(!line.contains('\n') && !line.ends_with('.'), "{line}");
+        }
+        assert_eq!(Condition::ALL.iter().collect::<std::collections::HashSet<_>>().len(), Condition::ALL.len());
+    }
+
+    #[test]
+    fn values_that_a_server_quotes_are_kept_short_and_out_of_logs() {
+        let reason = format!("the length of field name exceeds max length: {}", "é".repeat(300));
+        let error = MilvusError::from_body("Upsert", 1100, 5, false, reason, false).expect("an error");
+        assert!(error.reason().len() <= REASON_BYTES_MAX + '…'.len_utf8());
+        assert!(error.reason().starts_with("the length of field name"));
+        assert_eq!(error.to_string(), "Upsert: Milvus refuses a value (code 1100)");
+        assert!(!format!("{error:?}").contains('é'));
+        let named =
+            MilvusError::from_body("Upsert", 100, 4, false, "collection not found[collection=docs]".into(), false);
+        assert_eq!(
+            named.expect("an error").to_string(),
+            "Upsert: no such collection (code 100): collection not found[collection=docs]"
+        );
+    }
+}

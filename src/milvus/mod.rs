@@ -9,7 +9,9 @@
 //!
 //! Not here: retries, rates, bisection (the pipeline's); which rows to send and in what order (the engine's).
 
+mod columns;
 pub mod error;
+pub mod filter;
 pub mod grpc;
 pub mod schema;
 
@@ -19,7 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use error::{Class, MilvusError};
+pub use error::{Class, Condition, MilvusError};
+pub use grpc::{GrpcClient, MilvusOptions, Token};
 pub use schema::{CollectionSchema, DataType, FieldSchema, IndexSpec, ServerInfo};
 
 /// One field of a batch of entities, column-wise as Milvus takes it.
@@ -137,6 +140,7 @@ pub trait Milvus: Send + Sync + 'static {
     /// Create the collection. An existing one of that name is an error, whatever its fields.
     fn create_collection<'a>(&'a self, schema: &'a CollectionSchema) -> BoxFuture<'a, Result<(), MilvusError>>;
 
+    /// Drop it with all its entities; an absent one is no error.
     fn drop_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
 
     /// Indexes of the collection, by field.

@@ -1,1 +1,300 @@
-//! pipeline
+//! The pipeline: the shell around the engine, and the only place where PostgreSQL, Milvus and the checkpoint meet.
+//!
+//! ```text
+//! run ─ startup::begin ─ session::run ─┬─ stopped: the end
+//!        ▲   gate, slot, collections    └─ source lost ─┐
+//!        └──────────────── backoff ─────────────────────┘        one recovery path
+//! ```
+//!
+//! In a session: `session` feeds the engine and carries out its effects; `requests` and `truncate` talk to Milvus until
+//! there is an outcome; `copying` reads chunks; `source_watch` asks PostgreSQL what is flushed; `keyed` and `encode`
+//! turn rows into keys and columns; `report` tells people.
+//!
+//! Holds: Milvus acknowledged → checkpoint flushed → LSN confirmed (`session`).
+
+mod clock;
+mod collections;
+mod copying;
+mod crash;
+pub mod encode;
+mod keyed;
+mod report;
+mod requests;
+mod session;
+mod source_watch;
+mod startup;
+mod truncate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::admin::{State, Status};
+use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
+use crate::config::{Settings, TargetSettings};
+use crate::metrics::Metrics;
+use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, Token};
+use crate::plan::{Plan, PlanRefusal};
+use crate::postgres::gate::GateRefusal;
+use crate::postgres::{Disposition, PostgresError};
+
+use clock::{Backoff, Clock};
+pub use collections::CollectionError;
+pub use requests::FatalRequest;
+pub(crate) use startup::read_tables;
+
+/// How often a standby looks whether the state is free.
+const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the parts of a session share.
+struct Context {
+    settings: Arc<Settings>,
+    plan: Arc<Plan>,
+    target: Arc<requests::Target>,
+    store: Store,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Context {
+    /// How long a request may still be applied after it was sent, in milliseconds.
+    fn quiet_millis(&self) -> u64 {
+        quiet_millis(&self.settings.target)
+    }
+}
+
+fn quiet_millis(target: &TargetSettings) -> u64 {
+    (target.request_deadline + target.late_margin).as_millis() as u64
+}
+
+/// What lives as long as the process, and what the last session left.
+struct Process {
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    status: watch::Sender<Status>,
+    store: Store,
+    clock: Clock,
+    milvus: Arc<dyn Milvus>,
+    trouble: watch::Sender<Option<String>>,
+    source: Option<SavedSource>,
+    intent: Option<SlotIntent>,
+    tables: BTreeMap<String, TableState>,
+    quiet_until: u64,
+}
+
+impl Process {
+    fn state(&self, state: State) {
+        self.status.send_modify(|status| status.state = state);
+    }
+}
+
+/// Why the daemon ended. `Display` is about itself; causes are its sources.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the source cannot be read")]
+    Source(#[from] PostgresError),
+    #[error("the source is a standby: walvec reads from the primary, because values that the stream leaves out are fetched there")]
+    Standby,
+    #[error("wal_level is {found:?}: run `ALTER SYSTEM SET wal_level = logical` and restart PostgreSQL")]
+    WalLevel { found: String },
+    #[error("synchronous_standby_names ({names:?}) makes the source wait for walvec, which would wait for the source: take walvec's application_name out of it")]
+    SynchronousStandby { names: String },
+    #[error("table {name} does not exist or may not be seen by this role")]
+    NoSuchTable { name: String },
+    #[error("no table matches the configuration")]
+    NoTables,
+    #[error("the slot {slot:?} does not exist and `source.create` is false: create it with SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') or let walvec create it")]
+    NoSlot { slot: String },
+    #[error("table {table} was dropped and created again: its old rows are still in collection {collection:?}. Drop the collection and the state directory's entry by starting with an empty state and a new slot")]
+    Recreated { table: String, collection: String },
+    #[error("table {table} was copied to collection {before:?}, the configuration now says {now:?}: set it back, or start with an empty state and a new slot")]
+    CollectionChanged { table: String, before: String, now: String },
+    #[error("{}", refusals(.0))]
+    Plan(Vec<PlanRefusal>),
+    #[error("the start gate refuses: {0}. {way_out}", way_out = .0.way_out())]
+    Gate(GateRefusal),
+    #[error("the target cannot be reached")]
+    TargetUnreachable(#[source] MilvusError),
+    #[error("the target settings cannot be used")]
+    TargetSettings(#[source] MilvusError),
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+    #[error(transparent)]
+    Target(FatalRequest),
+    #[error("the state directory cannot be used")]
+    State(#[from] StoreError),
+}
+
+fn refusals(refusals: &[PlanRefusal]) -> String {
+    let each: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    format!("the configuration cannot be carried out:\n  {}", each.join("\n  "))
+}
+
+impl RunError {
+    /// May the same thing work a little later?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RunError::Source(error) => error.disposition() == Disposition::Transient,
+            RunError::TargetUnreachable(error) => matches!(error.class(), Class::Retry | Class::Throttle),
+            RunError::Collection(error) => error.is_transient(),
+            RunError::Standby
+            | RunError::WalLevel { .. }
+            | RunError::SynchronousStandby { .. }
+            | RunError::NoSuchTable { .. }
+            | RunError::NoTables
+            | RunError::NoSlot { .. }
+            | RunError::Recreated { .. }
+            | RunError::CollectionChanged { .. }
+            | RunError::Plan(_)
+            | RunError::Gate(_)
+            | RunError::TargetSettings(_)
+            | RunError::Target(_)
+            | RunError::State(_) => false,
+        }
+    }
+}
+
+/// The client that the settings ask for. Connects when it is first used.
+pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, RunError> {
+    let options = MilvusOptions {
+        url: settings.url.clone(),
+        token: settings.token.as_ref().map(|token| Token::new(token.expose())),
+        database: settings.database.clone(),
+        ca: settings.ca.clone(),
+        client_cert: settings.client_cert.clone(),
+        client_key: settings.client_key.clone(),
+        server_name: settings.server_name.clone(),
+        connect_timeout: settings.connect_timeout,
+        request_deadline: settings.request_deadline,
+    };
+    let client = GrpcClient::connect_lazy(&options).map_err(RunError::TargetSettings)?;
+    Ok(Arc::new(client))
+}
+
+/// Copy, follow, reconnect, until `stop` turns true or a person must act.
+pub async fn run(
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    status: watch::Sender<Status>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let settings = Arc::new(settings);
+    let clock = Clock::start();
+    let identity = Identity {
+        slot: settings.source.slot.clone(),
+        publication: settings.source.publication.clone(),
+        database: settings.source.database.clone(),
+    };
+    let Some((store, saved)) = open_state(&settings, &identity, &status, &mut stop).await? else { return Ok(()) };
+    let milvus = connect_target(&settings.target)?;
+    let quiet_until = match (&saved.source, saved.clean_stop) {
+        (Some(_), false) => clock.now() + quiet_millis(&settings.target),
+        _ => 0,
+    };
+    let mut process = Process {
+        settings,
+        metrics,
+        status,
+        store,
+        clock,
+        milvus,
+        trouble: watch::Sender::new(None),
+        source: saved.source,
+        intent: saved.intent,
+        tables: saved.tables,
+        quiet_until,
+    };
+    let ended = run_sessions(&mut process, &mut stop).await;
+    process.state(State::Stopped);
+    let closed = process.store.close().await;
+    ended?;
+    Ok(closed?)
+}
+
+/// Open the state; while another daemon holds it, stand by to take over when that one ends. `None`: told to stop.
+async fn open_state(
+    settings: &Settings,
+    identity: &Identity,
+    status: &watch::Sender<Status>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<(Store, Saved)>, RunError> {
+    let mut told = false;
+    loop {
+        match Store::open(&settings.state.path, identity) {
+            Err(held @ StoreError::Held { .. }) => {
+                status.send_modify(|status| status.state = State::StandingBy);
+                if !told {
+                    told = true;
+                    tracing::info!(reason = %held, "standing by");
+                }
+            }
+            opened => return Ok(Some(opened?)),
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            () = tokio::time::sleep(STANDBY_INTERVAL) => {}
+        }
+    }
+}
+
+async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -> Result<(), RunError> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    loop {
+        process.state(State::Connecting);
+        let begun = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            begun = startup::begin(process) => begun,
+        };
+        let (context, begin) = match begun {
+            Ok(begun) => begun,
+            Err(error) if error.is_transient() => {
+                let wait = backoff.next();
+                tracing::warn!(error = &error as &dyn std::error::Error, milliseconds = wait.as_millis() as u64, "cannot start, trying again");
+                report::note_error(&process.status, &error);
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                    () = tokio::time::sleep(wait) => continue,
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        backoff.reset();
+        let mut reporter = report::Reporter::new(process.status.clone(), process.trouble.subscribe());
+        let plan = Arc::clone(&context.plan);
+        let session = session::Session::new(context, begin);
+        match session.run(stop.clone(), &mut reporter).await? {
+            session::Ended::Stopped => return Ok(()),
+            session::Ended::Lost { error, kept } => {
+                report::note_error(&process.status, &error);
+                if error.disposition() == Disposition::Definite {
+                    return Err(RunError::Source(error));
+                }
+                process.metrics.reconnects.inc();
+                let wait = match error {
+                    // It waits for us to go, and would only wait again.
+                    PostgresError::ServerDraining => Duration::from_secs(5),
+                    _ => backoff.next(),
+                };
+                tracing::warn!(error = &error as &dyn std::error::Error, milliseconds = wait.as_millis() as u64, "the source was lost, starting again at the checkpoint");
+                if let Some(source) = &mut process.source {
+                    source.checkpoint = kept.checkpoint;
+                    source.sent_limit = kept.sent_limit;
+                }
+                for (table, state) in kept.tables {
+                    process.tables.insert(plan.table(table).qualified_name(), state);
+                }
+                process.quiet_until = process.quiet_until.max(kept.quiet_until);
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        }
+    }
+}

@@ -4,12 +4,18 @@
 //! A `Row` has a value for each of `TablePlan::columns`, in that order.
 
 pub mod build;
+pub mod differences;
+pub mod index;
 pub mod key;
+mod names;
 pub mod types;
 
 use crate::change::{Oid, TableId};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
+pub use build::{PlanRefusal, build};
+pub use differences::differences;
+pub use index::use_autoindex;
 pub use key::KeyPlan;
 pub use types::SourceType;
 
@@ -68,3 +74,6 @@ pub struct IndexPlan {
     pub spec: IndexSpec,
     pub reason: String,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

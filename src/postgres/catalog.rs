@@ -1,4 +1,16 @@
 //! The catalog: what a table is, read once at start and compared again when a Relation message differs.
+//!
+//! In: an SQL session and the names of the configuration. Out: `Table`s with types resolved down to their base, and
+//! `ServerFacts`. A table is described under one snapshot.
+//!
+//! Not here: the verdict on what is found (`plan` refuses tables, `check` judges facts).
+//! See: PostgreSQL manual, "System Catalogs".
+
+mod facts;
+mod read;
+
+pub use facts::{ServerFacts, read_facts, read_synchronous_standby_names, waits_for};
+pub use read::{matches_pattern, read_tables};
 
 use crate::change::Oid;
 

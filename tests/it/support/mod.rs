@@ -1,1 +1,22 @@
-//! support
+//! What the integration tests share.
+//!
+//! postgres   shared clusters, a fresh database per test
+//! milvus     shared Milvus Lite and 2.3.5, fresh collection names
+//! daemon     the built binary as a child, to be killed
+//! proxy      a TCP line that can be cut, stalled, slowed and refused
+//! wait       named conditions with a deadline; there is no other waiting
+#![allow(dead_code)] // each test file takes what it needs
+
+pub mod daemon;
+pub mod milvus;
+pub mod postgres;
+pub mod proxy;
+pub mod wait;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// `prefix_1`, `prefix_2`, … : a name that no other test of this process has. Valid for a slot, a table, a collection.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,135 @@
+//! Keys and values of the store. Format 1; `writer` refuses what is newer.
+//!
+//! ```text
+//! format                              u32
+//! slot, publication, database         text
+//! system_identifier                   u64     with timeline, checkpoint and sent_limit, or not at all
+//! timeline                            u32
+//! checkpoint, sent_limit              u64
+//! clean_stop, intent                  empty, u8
+//! t 0 name                            u8 copied, u32 oid, u32 number of leaves, their u32 oids, collection (text)
+//! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
+//! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
+//! d 0 name 0 leaf chunk               empty: the chunk is done
+//! ```
+//!
+//! Numbers are big-endian, so that keys sort as numbers; a PostgreSQL name holds no NUL. A chunk's flag is a key of
+//! its own: marking it writes a few bytes, however long the list. Lists are in pages, so that no value is large
+//! (sled would put it into a file of its own).
+
+use super::BlockRange;
+use crate::change::Oid;
+
+pub(super) const FORMAT: u32 = 1;
+
+pub(super) const RANGES_A_PAGE: usize = 1024;
+
+/// PostgreSQL's `InvalidBlockNumber`, so never a block.
+const OPEN: u32 = u32::MAX;
+
+pub(super) fn table_key(name: &str) -> Vec<u8> {
+    [b"t\0", name.as_bytes()].concat()
+}
+
+pub(super) fn leaf_key(name: &str, leaf: Oid) -> Vec<u8> {
+    [b"l\0", name.as_bytes(), b"\0", &leaf.to_be_bytes()].concat()
+}
+
+pub(super) fn page_key(name: &str, leaf: Oid, page: u32) -> Vec<u8> {
+    [&page_prefix(name, leaf)[..], &page.to_be_bytes()].concat()
+}
+
+pub(super) fn page_prefix(name: &str, leaf: Oid) -> Vec<u8> {
+    [b"r\0", name.as_bytes(), b"\0", &leaf.to_be_bytes()].concat()
+}
+
+pub(super) fn done_key(name: &str, leaf: Oid, chunk: u32) -> Vec<u8> {
+    [&done_prefix(name, leaf)[..], &chunk.to_be_bytes()].concat()
+}
+
+pub(super) fn done_prefix(name: &str, leaf: Oid) -> Vec<u8> {
+    [b"d\0", name.as_bytes(), b"\0", &leaf.to_be_bytes()].concat()
+}
+
+/// The prefixes under which everything of a table's leaves is.
+pub(super) fn leaf_prefixes(name: &str) -> [Vec<u8>; 3] {
+    [b"l\0", b"r\0", b"d\0"].map(|kind| [&kind[..], name.as_bytes(), b"\0"].concat())
+}
+
+/// What `t` holds of a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TableRecord {
+    pub oid: Oid,
+    pub copied: bool,
+    pub leaves: Vec<Oid>,
+    pub collection: String,
+}
+
+impl TableRecord {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![u8::from(self.copied)];
+        bytes.extend(self.oid.to_be_bytes());
+        bytes.extend((self.leaves.len() as u32).to_be_bytes());
+        bytes.extend(self.leaves.iter().flat_map(|leaf| leaf.to_be_bytes()));
+        bytes.extend(self.collection.as_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<TableRecord> {
+        let (&copied, rest) = bytes.split_first()?;
+        let (oid, rest) = take_u32(rest)?;
+        let (count, mut rest) = take_u32(rest)?;
+        let mut leaves = Vec::new();
+        for _ in 0..count {
+            let (leaf, after) = take_u32(rest)?;
+            leaves.push(leaf);
+            rest = after;
+        }
+        let collection = std::str::from_utf8(rest).ok()?.to_owned();
+        (copied <= 1).then_some(TableRecord { oid, copied: copied == 1, leaves, collection })
+    }
+}
+
+/// What `l` holds of a leaf: its file node and how many ranges its pages have.
+pub(super) fn encode_leaf(filenode: Oid, ranges: u32) -> [u8; 8] {
+    (u64::from(filenode) << 32 | u64::from(ranges)).to_be_bytes()
+}
+
+pub(super) fn decode_leaf(bytes: &[u8]) -> Option<(Oid, u32)> {
+    let (filenode, rest) = take_u32(bytes)?;
+    Some((filenode, decode_u32(rest)?))
+}
+
+pub(super) fn encode_page(ranges: &[BlockRange]) -> Vec<u8> {
+    ranges
+        .iter()
+        .flat_map(|range| [range.from_block, range.to_block.unwrap_or(OPEN)])
+        .flat_map(u32::to_be_bytes)
+        .collect()
+}
+
+pub(super) fn decode_page(bytes: &[u8]) -> Option<Vec<BlockRange>> {
+    let (pairs, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let range = |pair: &[u8; 8]| {
+        let pair = u64::from_be_bytes(*pair);
+        let to_block = pair as u32;
+        BlockRange { from_block: (pair >> 32) as u32, to_block: (to_block != OPEN).then_some(to_block) }
+    };
+    Some(pairs.iter().map(range).collect())
+}
+
+pub(super) fn decode_u32(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+pub(super) fn decode_u64(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_at_checked(4)?;
+    Some((decode_u32(number)?, rest))
+}

@@ -1,0 +1,418 @@
+//! The configuration as it was typed: the shape of `walvec.toml`, key by key.
+//!
+//! In: TOML. Out: what was written, nothing filled in but the defaults. Each key's comment is its manual entry;
+//! `config/walvec.toml` shows them all and a test compares it with the defaults here.
+//!
+//! Not here: what the values mean together (`resolve`), where secrets come from (`secret`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::values::{ByteSize, HumanDuration, SecretSource};
+
+/// The whole file. `[source]`, `[target]` and at least one `[[table]]` must be there; the rest has defaults that work.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub source: Source,
+    pub target: Target,
+    #[serde(default)]
+    pub state: State,
+    #[serde(default)]
+    pub admin: Admin,
+    #[serde(default)]
+    pub pipeline: Pipeline,
+    #[serde(default)]
+    pub log: Log,
+    #[serde(default, rename = "table")]
+    pub tables: Vec<Spanned<Table>>,
+}
+
+/// Where rows come from: the primary of a PostgreSQL 14 or newer with `wal_level = logical`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// libpq URL (`postgresql://user@host:5432/database?sslmode=verify-full`), libpq keyword string
+    /// (`host=… dbname=… user=…`) or `jdbc:postgresql://host/database?user=…`. A password in it works, with a warning.
+    /// Not a connection pooler: replication needs a session of its own.
+    pub url: Spanned<String>,
+    /// `{ env = "NAME" }`, `{ file = "/path" }` or `{ command = ["program", "argument"] }`. Overrides the URL's.
+    /// When there is none anywhere: `PGPASSWORD`, then the password file (`PGPASSFILE`, `~/.pgpass`), as libpq does.
+    pub password: Option<SecretSource>,
+    /// Replication slot, created if missing. `[a-z0-9_]`, at most 63. Default `walvec`.
+    #[serde(default = "default_slot")]
+    pub slot: Spanned<String>,
+    /// Publication, created if missing and permitted. Default `walvec`.
+    #[serde(default = "default_publication")]
+    pub publication: Spanned<String>,
+    /// May walvec create the slot and the publication and add missing tables to it? Default true.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Create the slot as a failover slot (PostgreSQL 17 and newer; refused by older ones). Default false.
+    #[serde(default)]
+    pub failover: bool,
+    /// Overrides the URL's `sslmode`: disable, allow, prefer, require, verify-ca, verify-full. Default prefer, as libpq.
+    pub sslmode: Option<Spanned<String>>,
+    /// PEM bundle that replaces the built-in Mozilla roots. RDS, Cloud SQL and Azure need their own.
+    pub sslrootcert: Option<String>,
+    /// Client certificate, PEM.
+    pub sslcert: Option<String>,
+    /// Key of the client certificate, PEM, not encrypted.
+    pub sslkey: Option<String>,
+    /// As `pg_stat_activity` shows it. Must not match `synchronous_standby_names`. Default `walvec`.
+    pub application_name: Option<Spanned<String>>,
+    /// Time for TCP, TLS and log-in together, 100 ms to 10 min. Default 10s.
+    pub connect_timeout: Option<Spanned<HumanDuration>>,
+    /// How long creating the slot may wait for running write transactions, 1 s to 24 h. Default 60s.
+    #[serde(default = "default_slot_lock_timeout")]
+    pub slot_lock_timeout: Spanned<HumanDuration>,
+    /// A stream without a sign of life is given up after this, 1 s to 1 h. Default 20s. Raise it when single rows
+    /// are so large that one takes longer to transfer.
+    #[serde(default = "default_wal_sender_timeout")]
+    pub wal_sender_timeout: Spanned<HumanDuration>,
+}
+
+/// Where rows go: Milvus 2.3 or newer, Milvus Lite or Zilliz Cloud.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `http://host:port` or `https://host[:port]`. Port 19530 for http and 443 for https when left out.
+    pub url: Spanned<String>,
+    /// API key or `user:password`, in the same forms as `source.password`.
+    pub token: Option<SecretSource>,
+    /// `grpc`, the only one so far and the default.
+    #[serde(default = "default_transport")]
+    pub transport: Spanned<String>,
+    /// Milvus database. Default: the server's default.
+    #[serde(default)]
+    pub database: String,
+    /// PEM bundle that replaces the built-in Mozilla roots.
+    pub ca: Option<String>,
+    /// Client certificate, PEM, with `client_key`.
+    pub client_cert: Option<Spanned<String>>,
+    /// Key of the client certificate, PEM, with `client_cert`.
+    pub client_key: Option<Spanned<String>>,
+    /// Name to verify the server's certificate against, when it differs from the host of `url`.
+    pub server_name: Option<String>,
+    /// Time for TCP, TLS and the first answer, 100 ms to 10 min. Default 10s.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Spanned<HumanDuration>,
+    /// Deadline that every request carries to the server, 1 s to 10 min. Default 10s.
+    #[serde(default = "default_request_deadline")]
+    pub request_deadline: Spanned<HumanDuration>,
+    /// How long after its deadline a request that got no answer may still be applied, 1 s to 10 min. Default 5s.
+    /// The keys of such a request wait this long: too short can let an old value overwrite a new one.
+    #[serde(default = "default_late_margin")]
+    pub late_margin: Spanned<HumanDuration>,
+}
+
+/// What walvec must remember across restarts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// A directory of our own on a local disk. Losing it means copying again. Default `/var/lib/walvec`.
+    #[serde(default = "default_state_path")]
+    pub path: String,
+}
+
+/// The HTTP server for people and monitors: `/metrics`, `/livez`, `/readyz`, `/status`. It has no log-in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `address:port`, or `off`. Default `127.0.0.1:9187`.
+    #[serde(default = "default_listen")]
+    pub listen: Spanned<String>,
+}
+
+/// Sizes and times of the data path. The defaults are meant to be kept.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Bytes of rows that may be held at once, copy and stream together, 8 MiB to 64 GiB. Default 64MiB. Reading stops
+    /// when it is full. One row larger than this still passes, alone.
+    #[serde(default = "default_memory_bytes")]
+    pub memory_bytes: Spanned<ByteSize>,
+    /// Requests in flight per table, 1 to 64. Default 2. Rows of one key always take the same lane.
+    #[serde(default = "default_lanes")]
+    pub lanes: Spanned<u32>,
+    /// Rows per request at most, 1 to 10000. Default 1000.
+    #[serde(default = "default_request_rows_max")]
+    pub request_rows_max: Spanned<u32>,
+    /// Bytes per request at most, 64 KiB to 64 MiB. Default 4MiB. One larger row is sent alone.
+    #[serde(default = "default_request_bytes_max")]
+    pub request_bytes_max: Spanned<ByteSize>,
+    /// Connections that copy at the same time, 1 to 16. Default 2.
+    #[serde(default = "default_copy_readers")]
+    pub copy_readers: Spanned<u32>,
+    /// Bytes of a table, TOAST included, that one chunk of the copy covers, 64 KiB to 1 GiB. Default 8MiB. A crash
+    /// costs at most this much reading; each chunk's share lock lasts for its reading only.
+    #[serde(default = "default_chunk_bytes")]
+    pub chunk_bytes: Spanned<ByteSize>,
+    /// Bytes of keys that the stream may touch while one chunk is read, 64 KiB to 1 GiB. Default 16MiB. A chunk that
+    /// meets more is read again with the stream held.
+    #[serde(default = "default_touched_bytes_max")]
+    pub touched_bytes_max: Spanned<ByteSize>,
+    /// Longest time between two checkpoints while there is progress, 10 ms to 10 min. Default 1s.
+    #[serde(default = "default_checkpoint_interval")]
+    pub checkpoint_interval: Spanned<HumanDuration>,
+    /// How long SIGTERM may drain before the rest is left (and replayed at the next start), up to 1 h. Default 20s.
+    #[serde(default = "default_grace_period")]
+    pub grace_period: Spanned<HumanDuration>,
+}
+
+/// The log, on standard error.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `text` or `json`. Default text.
+    #[serde(default = "default_log_format")]
+    pub format: Spanned<String>,
+    /// A `tracing` filter such as `info,walvec::pipeline=debug`. `RUST_LOG` overrides it. Default info.
+    #[serde(default = "default_log_filter")]
+    pub filter: Spanned<String>,
+}
+
+/// One table, or several by a pattern. The first `[[table]]` that matches a table is the one that counts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// `schema.table`; either part may hold `*` (anything) and `?` (one character).
+    pub name: Spanned<String>,
+    /// Collection name. Default: the table's name (`schema_table` outside `public`), with what Milvus does not allow
+    /// replaced by `_`. Not with a pattern.
+    pub collection: Option<Spanned<String>>,
+    /// `{ include = ["a", "b"] }` or `{ exclude = ["c"] }`. Default: every column.
+    #[serde(default)]
+    pub columns: Option<Spanned<Columns>>,
+    /// `auto`: from the pgvector index of the column, else AUTOINDEX. `none`: no index and no load, you make them.
+    #[serde(default = "default_index")]
+    pub index: Spanned<String>,
+    /// `COSINE`, `L2` or `IP`. Default: from the pgvector index's operator class, else COSINE.
+    pub metric: Option<Spanned<String>>,
+    /// Shards of a collection that is to be created, 1 to 64. Default: the server's.
+    pub num_shards: Option<Spanned<u32>>,
+    /// By column name.
+    #[serde(default)]
+    pub fields: BTreeMap<String, Field>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// Only these. The key's columns must be among them.
+    pub include: Option<Vec<String>>,
+    /// All but these.
+    pub exclude: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Field name in the collection. Default: the column's name.
+    pub rename: Option<Spanned<String>>,
+    /// `max_length` of a VARCHAR in bytes, 1 to 65535. Default 65535.
+    pub max_length: Option<Spanned<u32>>,
+    /// `max_capacity` of an ARRAY, 1 to 4096. Default 4096.
+    pub max_capacity: Option<Spanned<u32>>,
+    /// Dimension of a vector column that was declared without one, 2 to 32768.
+    pub dimension: Option<Spanned<u32>>,
+}
+
+/// A default has no place in the file.
+fn unplaced<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
+}
+
+fn duration(duration: Duration) -> Spanned<HumanDuration> {
+    unplaced(HumanDuration(duration))
+}
+
+fn default_slot() -> Spanned<String> {
+    unplaced("walvec".into())
+}
+
+fn default_publication() -> Spanned<String> {
+    unplaced("walvec".into())
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_slot_lock_timeout() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(60))
+}
+
+fn default_wal_sender_timeout() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(20))
+}
+
+fn default_transport() -> Spanned<String> {
+    unplaced("grpc".into())
+}
+
+fn default_connect_timeout() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(10))
+}
+
+fn default_request_deadline() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(10))
+}
+
+fn default_late_margin() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(5))
+}
+
+fn default_state_path() -> String {
+    "/var/lib/walvec".into()
+}
+
+fn default_listen() -> Spanned<String> {
+    unplaced("127.0.0.1:9187".into())
+}
+
+fn default_memory_bytes() -> Spanned<ByteSize> {
+    unplaced(ByteSize(64 << 20))
+}
+
+fn default_lanes() -> Spanned<u32> {
+    unplaced(2)
+}
+
+fn default_request_rows_max() -> Spanned<u32> {
+    unplaced(1000)
+}
+
+fn default_request_bytes_max() -> Spanned<ByteSize> {
+    unplaced(ByteSize(4 << 20))
+}
+
+fn default_copy_readers() -> Spanned<u32> {
+    unplaced(2)
+}
+
+fn default_chunk_bytes() -> Spanned<ByteSize> {
+    unplaced(ByteSize(8 << 20))
+}
+
+fn default_touched_bytes_max() -> Spanned<ByteSize> {
+    unplaced(ByteSize(16 << 20))
+}
+
+fn default_checkpoint_interval() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(1))
+}
+
+fn default_grace_period() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(20))
+}
+
+fn default_log_format() -> Spanned<String> {
+    unplaced("text".into())
+}
+
+fn default_log_filter() -> Spanned<String> {
+    unplaced("info".into())
+}
+
+fn default_index() -> Spanned<String> {
+    unplaced("auto".into())
+}
+
+impl Default for State {
+    fn default() -> State {
+        State { path: default_state_path() }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: default_listen() }
+    }
+}
+
+impl Default for Pipeline {
+    fn default() -> Pipeline {
+        Pipeline {
+            memory_bytes: default_memory_bytes(),
+            lanes: default_lanes(),
+            request_rows_max: default_request_rows_max(),
+            request_bytes_max: default_request_bytes_max(),
+            copy_readers: default_copy_readers(),
+            chunk_bytes: default_chunk_bytes(),
+            touched_bytes_max: default_touched_bytes_max(),
+            checkpoint_interval: default_checkpoint_interval(),
+            grace_period: default_grace_period(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: default_log_format(), filter: default_log_filter() }
+    }
+}
+
+/// Keys of the file by table, for suggestions and for the test that `config/walvec.toml` shows every one.
+/// A test below holds it against the structs: a key missing here is a key serde does not know.
+pub const KEYS: &[(&str, &[&str])] = &[
+    ("", &["source", "target", "state", "admin", "pipeline", "log", "table"]),
+    (
+        "source",
+        &[
+            "url",
+            "password",
+            "slot",
+            "publication",
+            "create",
+            "failover",
+            "sslmode",
+            "sslrootcert",
+            "sslcert",
+            "sslkey",
+            "application_name",
+            "connect_timeout",
+            "slot_lock_timeout",
+            "wal_sender_timeout",
+        ],
+    ),
+    (
+        "target",
+        &[
+            "url",
+            "token",
+            "transport",
+            "database",
+            "ca",
+            "client_cert",
+            "client_key",
+            "server_name",
+            "connect_timeout",
+            "request_deadline",
+            "late_margin",
+        ],
+    ),
+    ("state", &["path"]),
+    ("admin", &["listen"]),
+    (
+        "pipeline",
+        &[
+            "memory_bytes",
+            "lanes",
+            "request_rows_max",
+            "request_bytes_max",
+            "copy_readers",
+            "chunk_bytes",
+            "touched_bytes_max",
+            "checkpoint_interval",
+            "grace_period",
+        ],
+    ),
+    ("log", &["format", "filter"]),
+    ("table", &["name", "collection", "columns", "index", "metric", "num_shards", "fields"]),
+    ("table.columns", &["include", "exclude"]),
+    ("table.fields", &["rename", "max_length", "max_capacity", "dimension"]),
+];

@@ -1,0 +1,255 @@
+//! The copy: which chunks are left, who reads them, and what became of them.
+//!
+//! Readers are tasks with a connection each. A reader asks for work; the session opens a chunk in the engine at a
+//! commit boundary and hands it over. The reader locks, takes a snapshot (L) and lets the engine judge it (V), again
+//! and again for the same chunk until it is valid (C), reads the chunk to its end, ends the transaction, and only then
+//! gives up the rows.
+//!
+//! Holds: a chunk is in exactly one of: queue, open, done. Done is durable before it is believed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::change::{FullXid, Oid, Row, TableId};
+use crate::checkpoint::{BlockRange, TableState};
+use crate::config::SourceSettings;
+use crate::engine::{ChunkId, Visibility};
+use crate::mutation::{Key, Refusal};
+use crate::plan::Plan;
+use crate::postgres::copy::{ChunkReader, ChunkView};
+use crate::postgres::{self, PostgresError};
+
+use super::clock::Backoff;
+
+/// A blocked snapshot is reported, with the pids that hold it back, when it has waited this long.
+const BLOCKED_REPORT: Duration = Duration::from_secs(2);
+
+/// One range of one leaf.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) table: TableId,
+    pub(super) leaf: Oid,
+    /// The file that the range belongs to: another one means that the table was rewritten.
+    pub(super) filenode: Oid,
+    pub(super) index: usize,
+    pub(super) range: BlockRange,
+    /// Given up before because the stream touched too much of it: now the stream waits for it.
+    pub(super) hold: bool,
+}
+
+/// A chunk to be read.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) chunk: ChunkId,
+    pub(super) work: Work,
+}
+
+/// What readers say.
+pub(super) enum CopyNews {
+    Idle(oneshot::Sender<Assignment>),
+    Snapshot { chunk: ChunkId, view: ChunkView, reply: oneshot::Sender<Visibility> },
+    /// `None`: nothing is known to block any more.
+    Blocked { table: TableId, by: Option<String> },
+    Rows { chunk: ChunkId, rows: Vec<(Key, Row)>, bytes: usize },
+    /// A row that cannot have a key.
+    Unkeyed { table: TableId, refusal: Refusal },
+    /// The leaf has another file now.
+    Rewritten { chunk: ChunkId },
+    Failed { chunk: ChunkId, error: PostgresError },
+}
+
+/// What is left to copy.
+pub(super) struct Copy {
+    queue: VecDeque<Work>,
+    open: HashMap<ChunkId, Work>,
+    idle: Vec<oneshot::Sender<Assignment>>,
+}
+
+impl Copy {
+    pub(super) fn new() -> Copy {
+        Copy { queue: VecDeque::new(), open: HashMap::new(), idle: Vec::new() }
+    }
+
+    /// Queue every chunk of the table that is not done.
+    pub(super) fn add_table(&mut self, table: TableId, state: &TableState) {
+        for leaf in &state.leaves {
+            self.add_leaf(table, leaf);
+        }
+    }
+
+    pub(super) fn add_leaf(&mut self, table: TableId, leaf: &crate::checkpoint::LeafState) {
+        let left = leaf.ranges.iter().zip(&leaf.done).enumerate().filter(|(_, (_, done))| !**done);
+        self.queue.extend(left.map(|(index, (range, _))| Work {
+            table,
+            leaf: leaf.oid,
+            filenode: leaf.filenode,
+            index,
+            range: *range,
+            hold: false,
+        }));
+    }
+
+    /// Is a chunk of the table being read, or waiting for its rows to be acknowledged?
+    pub(super) fn is_reading(&self, table: TableId) -> bool {
+        self.open.values().any(|work| work.table == table)
+    }
+
+    pub(super) fn reader_waits(&mut self, reader: oneshot::Sender<Assignment>) {
+        self.idle.push(reader);
+    }
+
+    /// Hand out work as long as a reader waits and `open` opens a chunk for it.
+    pub(super) fn assign(&mut self, mut open: impl FnMut(&Work) -> Option<ChunkId>) {
+        while !self.idle.is_empty() {
+            let Some(work) = self.queue.front() else { return };
+            let Some(chunk) = open(work) else { return };
+            let (Some(work), Some(reader)) = (self.queue.pop_front(), self.idle.pop()) else { return };
+            self.open.insert(chunk, work.clone());
+            // A reader that went away meanwhile says nothing more: its chunk stays open until the session ends,
+            // which is what ended the reader.
+            drop(reader.send(Assignment { chunk, work }));
+        }
+    }
+
+    pub(super) fn work(&self, chunk: ChunkId) -> Option<&Work> {
+        self.open.get(&chunk)
+    }
+
+    pub(super) fn take(&mut self, chunk: ChunkId) -> Option<Work> {
+        self.open.remove(&chunk)
+    }
+
+    pub(super) fn again(&mut self, work: Work) {
+        self.queue.push_front(work);
+    }
+
+    /// Forget all work of a table, or of one leaf of it; the open chunks are returned.
+    pub(super) fn forget(&mut self, table: TableId, leaf: Option<Oid>) -> Vec<ChunkId> {
+        let concerned = |work: &Work| work.table == table && leaf.is_none_or(|leaf| work.leaf == leaf);
+        self.queue.retain(|work| !concerned(work));
+        let open: Vec<ChunkId> = self.open.iter().filter(|(_, work)| concerned(work)).map(|(id, _)| *id).collect();
+        self.open.retain(|_, work| !concerned(work));
+        open
+    }
+}
+
+/// Read chunks until nobody hands out work any more.
+pub(super) async fn read_chunks(settings: SourceSettings, plan: Arc<Plan>, news: mpsc::Sender<CopyNews>) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    let mut reader = None;
+    loop {
+        if reader.is_none() {
+            match ChunkReader::connect(&settings).await {
+                Ok(connected) => {
+                    backoff.reset();
+                    reader = Some(connected);
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no connection to copy with, trying again");
+                    tokio::time::sleep(backoff.next()).await;
+                    continue;
+                }
+            }
+        }
+        let Some(connected) = &mut reader else { continue };
+        let (ask, answer) = oneshot::channel();
+        if news.send(CopyNews::Idle(ask)).await.is_err() {
+            return;
+        }
+        let Ok(assignment) = answer.await else { return };
+        let chunk = assignment.chunk;
+        match read_chunk(&settings, &plan, connected, assignment, &news).await {
+            Ok(()) => {}
+            Err(ReadEnd::Gone) => return,
+            Err(ReadEnd::Failed(error)) => {
+                reader = None;
+                if news.send(CopyNews::Failed { chunk, error }).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+enum ReadEnd {
+    Failed(PostgresError),
+    /// The session is over.
+    Gone,
+}
+
+impl From<PostgresError> for ReadEnd {
+    fn from(error: PostgresError) -> ReadEnd {
+        ReadEnd::Failed(error)
+    }
+}
+
+async fn read_chunk(
+    settings: &SourceSettings,
+    plan: &Plan,
+    reader: &mut ChunkReader,
+    Assignment { chunk, work }: Assignment,
+    news: &mpsc::Sender<CopyNews>,
+) -> Result<(), ReadEnd> {
+    let say = async |what: CopyNews| news.send(what).await.map_err(|_| ReadEnd::Gone);
+    let table = plan.table(work.table);
+    let mut view = reader.begin(work.leaf).await?;
+    let mut waiting = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
+    let (began, mut reported) = (Instant::now(), false);
+    loop {
+        if view.filenode != work.filenode {
+            reader.finish().await?;
+            return say(CopyNews::Rewritten { chunk }).await;
+        }
+        let (reply, verdict) = oneshot::channel();
+        say(CopyNews::Snapshot { chunk, view: view.clone(), reply }).await?;
+        let blocking = match verdict.await.map_err(|_| ReadEnd::Gone)? {
+            Visibility::Valid => break,
+            Visibility::NotYet { blocking } => blocking,
+        };
+        reader.finish().await?; // no snapshot and no lock is kept while waiting
+        if !reported && began.elapsed() > BLOCKED_REPORT {
+            reported = true;
+            let by = describe_blockers(settings, blocking).await;
+            tracing::warn!(table = %table.qualified_name(), %by, "the copy waits for a transaction that is older than the stream");
+            say(CopyNews::Blocked { table: work.table, by: Some(by) }).await?;
+        }
+        tokio::time::sleep(waiting.next()).await;
+        view = reader.begin(work.leaf).await?;
+    }
+    if reported {
+        say(CopyNews::Blocked { table: work.table, by: None }).await?;
+    }
+    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let range = postgres::copy::Range { from_block: work.range.from_block, to_block: work.range.to_block };
+    let read = reader.read_rows(&columns, range, usize::MAX).await?;
+    reader.finish().await?;
+    let mut rows = Vec::with_capacity(read.rows.len());
+    for row in read.rows {
+        match table.key.key(table, &row) {
+            Ok(key) => rows.push((key, row)),
+            Err(refusal) => return say(CopyNews::Unkeyed { table: work.table, refusal }).await,
+        }
+    }
+    say(CopyNews::Rows { chunk, rows, bytes: read.bytes }).await
+}
+
+async fn describe_blockers(settings: &SourceSettings, xid: FullXid) -> String {
+    let blockers = async { postgres::probe::Probe::connect(settings).await?.blockers(xid).await }.await;
+    match blockers {
+        Ok(blockers) if blockers.is_empty() => format!("transaction {xid} (its commit is not visible yet)"),
+        Ok(blockers) => {
+            let each: Vec<String> = blockers
+                .iter()
+                .map(|b| {
+                    let pid = b.pid.map_or("a prepared transaction".to_owned(), |pid| format!("pid {pid}"));
+                    format!("{pid} ({:?}, {}, open for {} s)", b.name, b.state, b.age.as_secs())
+                })
+                .collect();
+            each.join(", ")
+        }
+        Err(error) => format!("transaction {xid} ({error})"),
+    }
+}

@@ -1,0 +1,720 @@
+//! One session with the source: from a started stream to its loss or an orderly stop.
+//!
+//! The only place where stream, copy, engine, Milvus and checkpoint meet. One task, one `select!`; it feeds the engine
+//! with what arrives and carries out the effects that come back, and decides nothing about order itself.
+//!
+//! Holds, in this order and nowhere else:
+//!
+//! ```text
+//! Milvus acknowledged (answered) ─► checkpoint flushed (write_checkpoint) ─► LSN confirmed (Written::Checkpoint)
+//! ```
+//!
+//! Swap the first two and rows are lost; swap the last two and the start gate cannot tell our progress from somebody
+//! else's. A lost stream ends the session; `pipeline::run` starts the next one at the checkpoint (R).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::change::{Event, Lsn, TableId, Value};
+use crate::checkpoint::{StoreError, TableState};
+use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, Visibility};
+use crate::metrics::TablePhase;
+use crate::mutation::Refusal;
+use crate::postgres::fetch::{Fetched, Fetcher};
+use crate::postgres::{self, Disposition, PostgresError};
+
+use super::copying::{Copy, CopyNews, Work};
+use super::keyed::keyed;
+use super::requests::{Answer, FatalRequest};
+use super::source_watch::News;
+use super::{Context, RunError};
+
+/// Payload bytes that one read of the stream takes at most.
+const BATCH_BYTES: usize = 1 << 20;
+/// Status and gauges are refreshed this often.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// After a loss, requests in flight get this long to be answered before they are given up as unknown.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+pub(super) enum Ended {
+    /// Stopped in order: drained, checkpointed, confirmed.
+    Stopped,
+    /// The source was lost.
+    Lost { error: PostgresError, kept: Kept },
+}
+
+/// What the next session goes on from. Not newer than what is on disk.
+pub(super) struct Kept {
+    pub(super) checkpoint: Lsn,
+    pub(super) sent_limit: Lsn,
+    pub(super) tables: BTreeMap<TableId, TableState>,
+    /// Nothing may be sent before: an attempt without an answer may land until then (S).
+    pub(super) quiet_until: u64,
+}
+
+/// Something became durable.
+enum Written {
+    Checkpoint(Lsn),
+    SentLimit(Lsn),
+    ChunkDone { chunk: ChunkId, work: Work },
+    Copied(TableId),
+    LeafReplaced { table: TableId, leaf: crate::checkpoint::LeafState },
+}
+
+/// What a fetch came to.
+type FetchResult = (FetchId, Result<(Fetched, FetchRequest), PostgresError>, Option<Fetcher>);
+
+pub(super) struct Session {
+    pub(super) context: Arc<Context>,
+    pub(super) engine: Engine,
+    pub(super) stream: postgres::stream::Stream,
+    pub(super) tables: BTreeMap<TableId, TableState>,
+    pub(super) checkpoint: Lsn,
+    pub(super) confirmed: Lsn,
+    pub(super) server_lsn: Lsn,
+    pub(super) slot: Option<postgres::slot::Slot>,
+    pub(super) blocked_by: BTreeMap<TableId, String>,
+    pub(super) copy: Copy,
+    backlog: VecDeque<Event>,
+    batch: Vec<Event>,
+    requests: JoinSet<Result<Answer, FatalRequest>>,
+    truncates: JoinSet<Result<TableId, FatalRequest>>,
+    fetches: JoinSet<FetchResult>,
+    fetchers: Vec<Fetcher>,
+    writes: FuturesUnordered<BoxFuture<'static, Result<Written, StoreError>>>,
+    writing_checkpoint: bool,
+    checkpoint_at: u64,
+    copy_news: mpsc::Receiver<CopyNews>,
+    source_news: mpsc::Receiver<News>,
+    flush_wanted: watch::Sender<Lsn>,
+    fences: mpsc::Sender<()>,
+    /// The position for which a fence was asked last.
+    fenced: Lsn,
+    /// Readers and watchers: they end with the session.
+    _helpers: JoinSet<()>,
+    stopping: Option<u64>,
+}
+
+/// What a session starts from.
+pub(super) struct Begin {
+    pub(super) engine: Engine,
+    pub(super) stream: postgres::stream::Stream,
+    pub(super) tables: BTreeMap<TableId, TableState>,
+    pub(super) checkpoint: Lsn,
+    pub(super) server_lsn: Lsn,
+    pub(super) flush_probe: postgres::probe::Probe,
+    pub(super) monitor_probe: postgres::probe::Probe,
+}
+
+impl Session {
+    pub(super) fn new(context: Arc<Context>, begin: Begin) -> Session {
+        let (copy_say, copy_news) = mpsc::channel(8);
+        let (source_say, source_news) = mpsc::channel(16);
+        let (flush_wanted, flush_seen) = watch::channel(Lsn::ZERO);
+        let (fences, fence_asked) = mpsc::channel(1);
+        let source = &context.settings.source;
+        let mut helpers = JoinSet::new();
+        helpers.spawn(super::source_watch::watch_flush(source.clone(), begin.flush_probe, flush_seen, source_say.clone()));
+        helpers.spawn(super::source_watch::monitor(source.slot.clone(), begin.monitor_probe, fence_asked, source_say));
+        let mut copy = Copy::new();
+        for (table, state) in &begin.tables {
+            if !state.copied {
+                copy.add_table(*table, state);
+            }
+        }
+        if begin.tables.values().any(|state| !state.copied) {
+            for _ in 0..context.settings.pipeline.copy_readers {
+                let plan = Arc::clone(&context.plan);
+                helpers.spawn(super::copying::read_chunks(source.clone(), plan, copy_say.clone()));
+            }
+        }
+        Session {
+            engine: begin.engine,
+            stream: begin.stream,
+            tables: begin.tables,
+            checkpoint: begin.checkpoint,
+            confirmed: begin.checkpoint,
+            server_lsn: begin.server_lsn,
+            slot: None,
+            blocked_by: BTreeMap::new(),
+            copy,
+            backlog: VecDeque::new(),
+            batch: Vec::new(),
+            requests: JoinSet::new(),
+            truncates: JoinSet::new(),
+            fetches: JoinSet::new(),
+            fetchers: Vec::new(),
+            writes: FuturesUnordered::new(),
+            writing_checkpoint: false,
+            checkpoint_at: 0,
+            copy_news,
+            source_news,
+            flush_wanted,
+            fences,
+            fenced: Lsn::ZERO,
+            _helpers: helpers,
+            stopping: None,
+            context,
+        }
+    }
+
+    /// Run until the source is lost, a stop was asked for and carried out, or a person must act.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>, report: &mut super::report::Reporter) -> Result<Ended, RunError> {
+        for table in self.tables.keys().copied().collect::<Vec<_>>() {
+            self.finish_copy_if_over(table);
+        }
+        let mut next_report = tokio::time::interval(REPORT_INTERVAL);
+        next_report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.engine.advance(self.context.clock.now());
+            self.feed();
+            self.open_chunks();
+            self.carry_out_effects();
+            self.write_checkpoint(false);
+            self.ask_for_fence();
+            if let Some(deadline) = self.stopping
+                && (self.may_stop() || self.context.clock.now() >= deadline)
+            {
+                return self.finish_stop().await;
+            }
+            if self.may_feed() {
+                continue;
+            }
+            let wants_stream = self.wants_stream();
+            let wake = self.next_wake();
+            // 1. a person wants us to stop   2. our own writes are durable   3. Milvus answered   4. a table is empty
+            // 5. PostgreSQL answered a fetch 6. copy readers   7. positions and the slot   8. time   9. the stream last:
+            //    everything that makes room comes before what needs it.
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop), if self.stopping.is_none() => self.begin_stop(),
+                Some(written) = self.writes.next() => self.written(written?),
+                Some(answer) = self.requests.join_next() => self.answered(finished(answer))?,
+                Some(emptied) = self.truncates.join_next() => match finished(emptied) {
+                    Ok(table) => self.engine.truncated(table),
+                    Err(fatal) => self.stop_table_or_run(fatal)?,
+                },
+                Some(fetch) = self.fetches.join_next() => self.fetched(finished(fetch)),
+                Some(news) = self.copy_news.recv() => self.heard_from_copy(news),
+                Some(news) = self.source_news.recv() => {
+                    if let Err(error) = self.heard_from_source(news)? {
+                        return self.lose(error).await;
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+                _ = next_report.tick() => report.refresh(&self),
+                read = self.stream.next_batch(&mut self.batch, BATCH_BYTES), if wants_stream => match read {
+                    Ok(()) => self.backlog.extend(self.batch.drain(..)),
+                    Err(error) => return self.lose(error).await,
+                },
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------ the stream
+
+    fn wants_stream(&self) -> bool {
+        self.backlog.is_empty() && self.engine.wants_stream() && (self.stopping.is_none() || !self.engine.at_boundary())
+    }
+
+    fn may_feed(&self) -> bool {
+        !self.backlog.is_empty() && self.engine.wants_stream() && (self.stopping.is_none() || !self.engine.at_boundary())
+    }
+
+    /// Give the engine all that was read, before it is asked what to do: what arrived together leaves together.
+    fn feed(&mut self) {
+        while self.may_feed() {
+            let Some(event) = self.backlog.pop_front() else { return };
+            self.feed_event(event);
+            // A chunk waits for a commit boundary, and a busy stream has few moments between two events.
+            if self.engine.at_boundary() {
+                self.open_chunks();
+            }
+        }
+    }
+
+    fn feed_event(&mut self, event: Event) {
+        let metrics = &self.context.metrics;
+        match event {
+            Event::Begin { final_lsn, xid, commit_micros } => {
+                metrics.lag.begin(commit_micros);
+                self.engine.begin(final_lsn, xid);
+            }
+            Event::Change { table, change } => match keyed(self.context.plan.table(table), change) {
+                Ok(change) => self.engine.change(table, change),
+                Err(refusal) => self.engine.stop_table(table, format!("a row cannot have a key: {refusal}")),
+            },
+            Event::Truncate { tables } => self.engine.truncate(&tables),
+            Event::Unfit { table, reason } => self.engine.stop_table(table, reason),
+            Event::Commit { end_lsn } => {
+                metrics.lag.commit(end_lsn);
+                self.engine.commit(end_lsn);
+            }
+            Event::KeepAlive { wal_end, server_micros } => {
+                metrics.lag.server_clock(server_micros, std::time::Instant::now());
+                metrics.lag.keepalive(wal_end);
+                self.engine.keepalive(wal_end);
+            }
+            Event::Message { .. } => {} // its commit is what it was sent for
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------- the effects
+
+    fn carry_out_effects(&mut self) {
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::RaiseSentLimit(lsn) => {
+                    let store = self.context.store.clone();
+                    self.writes.push(Box::pin(async move {
+                        store.raise_sent_limit(lsn).await?;
+                        Ok(Written::SentLimit(lsn))
+                    }));
+                }
+                Effect::Send(request) => {
+                    let target = Arc::clone(&self.context.target);
+                    self.requests.spawn(async move { target.carry_out(request).await });
+                }
+                Effect::Fetch(fetch) => self.start_fetch(fetch),
+                Effect::WaitFlushed(lsn) => {
+                    self.flush_wanted.send_if_modified(|wanted| {
+                        *wanted = lsn.max(*wanted);
+                        true
+                    });
+                }
+                Effect::Truncate(table) => {
+                    let target = Arc::clone(&self.context.target);
+                    self.truncates.spawn(async move { target.empty(table).await.map(|()| table) });
+                }
+                Effect::ChunkDone { chunk, .. } => self.chunk_done(chunk),
+                Effect::ChunkAbandoned { chunk, table } => {
+                    if let Some(mut work) = self.copy.take(chunk)
+                        && self.engine.table(table).stopped.is_none()
+                    {
+                        tracing::info!(table = %self.name(table), "the stream touches too many keys of a chunk, which is read again while the stream waits");
+                        work.hold = true;
+                        self.copy.again(work);
+                    }
+                }
+                Effect::TableStopped { table, key, refusal } => {
+                    self.copy.forget(table, None);
+                    self.context.target.collections[table.0 as usize].metrics.phase(TablePhase::Stopped);
+                    let key = key.map(|key| key.to_string());
+                    tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping and restart; \
+                        until then its changes are kept in the WAL of the slot");
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Answer, FatalRequest>) -> Result<(), RunError> {
+        match answer {
+            Ok(answer) => {
+                for (key, refusal) in &answer.refused {
+                    tracing::warn!(table = %self.name(answer.table), %key, %refusal, "row refused");
+                }
+                super::crash::point("sent");
+                self.engine.advance(self.context.clock.now());
+                self.engine.answered(answer.request, answer.refused, answer.may_land_until);
+                super::crash::point("acknowledged");
+                self.context.metrics.lag.progress(self.engine.progress(), std::time::Instant::now());
+                Ok(())
+            }
+            Err(fatal) => self.stop_table_or_run(fatal),
+        }
+    }
+
+    /// A collection that is gone or changed stops its table; a target that does not let us in stops the daemon.
+    fn stop_table_or_run(&mut self, fatal: FatalRequest) -> Result<(), RunError> {
+        if !fatal.concerns_one_collection() {
+            return Err(RunError::Target(fatal));
+        }
+        let reason = format!("{fatal}: {}", fatal.error);
+        self.engine.stop_table(fatal.table, reason.clone());
+        if let Some(request) = fatal.request {
+            let refused = fatal.keys.into_iter().map(|key| (key, Refusal { field: None, reason: reason.clone() }));
+            self.engine.answered(request, refused.collect(), None);
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------------------------------------- the fetches
+
+    fn start_fetch(&mut self, request: FetchRequest) {
+        let context = Arc::clone(&self.context);
+        let fetcher = self.fetchers.pop();
+        self.fetches.spawn(async move {
+            let id = request.id;
+            let mut fetcher = fetcher;
+            let result = fetch(&context, &mut fetcher, &request).await;
+            let fetcher = if result.is_ok() { fetcher } else { None };
+            (id, result.map(|fetched| (fetched, request)), fetcher)
+        });
+    }
+
+    fn fetched(&mut self, (id, result, fetcher): FetchResult) {
+        self.fetchers.extend(fetcher);
+        self.engine.advance(self.context.clock.now());
+        match result {
+            Ok((fetched, request)) => {
+                let collection = &self.context.target.collections[request.table.0 as usize];
+                collection.metrics.fetched.inc_by(fetched.rows.len() as u64);
+                let columns: Vec<usize> = columns_of(request.columns).collect();
+                let rows = fetched
+                    .rows
+                    .into_iter()
+                    .filter_map(|(index, values)| {
+                        let (key, _) = request.rows.get(index)?;
+                        Some((key.clone(), columns.iter().copied().zip(values).collect::<Vec<(usize, Value)>>()))
+                    })
+                    .collect();
+                self.engine.fetched(id, &fetched.snapshot, fetched.insert_lsn, rows);
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "columns could not be fetched, trying again");
+                self.engine.discard_unflushed();
+                self.engine.fetch_failed(id);
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- the copy
+
+    fn open_chunks(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let reserve = usize::try_from(self.context.settings.pipeline.chunk_bytes).unwrap_or(usize::MAX);
+        let engine = &mut self.engine;
+        self.copy.assign(|work| engine.open_chunk(work.table, reserve, work.hold));
+    }
+
+    fn heard_from_copy(&mut self, news: CopyNews) {
+        match news {
+            CopyNews::Idle(reader) => {
+                if self.stopping.is_none() {
+                    self.copy.reader_waits(reader);
+                }
+            }
+            CopyNews::Snapshot { chunk, view, reply } => {
+                let verdict = match self.copy.work(chunk) {
+                    Some(_) => self.engine.chunk_snapshot(chunk, &view.snapshot, view.insert_lsn),
+                    None => Visibility::Valid, // given up meanwhile: its rows will not be used
+                };
+                // A reader that is gone needs no answer.
+                reply.send(verdict).unwrap_or_default();
+            }
+            CopyNews::Blocked { table, by: Some(by) } => drop(self.blocked_by.insert(table, by)),
+            CopyNews::Blocked { table, by: None } => drop(self.blocked_by.remove(&table)),
+            CopyNews::Rows { chunk, rows, bytes } => {
+                if let Some(work) = self.copy.work(chunk) {
+                    let collection = &self.context.target.collections[work.table.0 as usize];
+                    collection.metrics.copied.inc_by(rows.len() as u64);
+                    collection.metrics.copied_bytes.inc_by(bytes as u64);
+                    self.engine.chunk_rows(chunk, rows);
+                }
+            }
+            CopyNews::Unkeyed { table, refusal } => {
+                self.engine.stop_table(table, format!("a row cannot have a key: {refusal}"));
+            }
+            CopyNews::Rewritten { chunk } => {
+                self.engine.abandon_chunk(chunk);
+                if let Some(work) = self.copy.take(chunk) {
+                    self.replan_leaf(&work);
+                }
+            }
+            CopyNews::Failed { chunk, error } => {
+                self.engine.abandon_chunk(chunk);
+                self.engine.discard_unflushed();
+                if let Some(work) = self.copy.take(chunk) {
+                    if error.disposition() == Disposition::Definite {
+                        let reason = format!("it cannot be copied: {error}");
+                        self.engine.stop_table(work.table, reason);
+                    } else {
+                        tracing::warn!(table = %self.name(work.table), error = &error as &dyn std::error::Error, "a chunk failed, reading it again");
+                        self.copy.again(work);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every row of the chunk is acknowledged: make that durable.
+    fn chunk_done(&mut self, chunk: ChunkId) {
+        let Some(work) = self.copy.work(chunk).cloned() else { return };
+        let (store, name) = (self.context.store.clone(), self.name(work.table));
+        self.writes.push(Box::pin(async move {
+            store.mark_chunks_done(&name, work.leaf, vec![work.index as u32]).await?;
+            Ok(Written::ChunkDone { chunk, work })
+        }));
+    }
+
+    /// The leaf has a new file: its ranges and what was done of them mean nothing any more (L).
+    fn replan_leaf(&mut self, work: &Work) {
+        let table = work.table;
+        tracing::info!(table = %self.name(table), "the table was rewritten, its copy begins anew");
+        for chunk in self.copy.forget(table, Some(work.leaf)) {
+            self.engine.abandon_chunk(chunk);
+        }
+        let context = Arc::clone(&self.context);
+        let (leaf, name) = (work.leaf, self.name(table));
+        self.writes.push(Box::pin(async move {
+            let state = super::startup::plan_leaf_until_it_works(&context, leaf).await;
+            context.store.replace_leaf(&name, state.clone()).await?;
+            Ok(Written::LeafReplaced { table, leaf: state })
+        }));
+    }
+
+    fn finish_copy_if_over(&mut self, table: TableId) {
+        let Some(state) = self.tables.get(&table) else { return };
+        if !state.copied && state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
+            let (store, name) = (self.context.store.clone(), self.name(table));
+            self.writes.push(Box::pin(async move {
+                store.mark_copied(&name).await?;
+                Ok(Written::Copied(table))
+            }));
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------- what is durable
+
+    /// Acknowledged → flushed. One write at a time, no more often than the interval, sooner when `now`.
+    fn write_checkpoint(&mut self, now: bool) {
+        let lsn = self.engine.progress();
+        let time = self.context.clock.now();
+        if lsn <= self.checkpoint || self.writing_checkpoint || (!now && time < self.checkpoint_at) {
+            return;
+        }
+        self.writing_checkpoint = true;
+        self.checkpoint_at = time + self.context.settings.pipeline.checkpoint_interval.as_millis() as u64;
+        let store = self.context.store.clone();
+        self.writes.push(Box::pin(async move {
+            store.checkpoint(lsn).await?;
+            Ok(Written::Checkpoint(lsn))
+        }));
+    }
+
+    fn written(&mut self, written: Written) {
+        match written {
+            Written::Checkpoint(lsn) => {
+                self.writing_checkpoint = false;
+                self.checkpoint = lsn;
+                super::crash::point("checkpointed");
+                // Flushed → confirmed. PostgreSQL may forget the WAL below.
+                self.stream.confirm(lsn);
+                self.confirmed = lsn;
+                self.context.metrics.checkpoint_is_current();
+                super::crash::point("confirmed");
+            }
+            Written::SentLimit(lsn) => self.engine.sent_limit_raised(lsn),
+            Written::ChunkDone { chunk, work } => {
+                if self.copy.take(chunk).is_none() {
+                    return; // the leaf was rewritten while the flag was written, and the flag went with it
+                }
+                if let Some(state) = self.tables.get_mut(&work.table) {
+                    for leaf in state.leaves.iter_mut().filter(|leaf| leaf.oid == work.leaf) {
+                        if let Some(done) = leaf.done.get_mut(work.index) {
+                            *done = true;
+                        }
+                    }
+                }
+                self.finish_copy_if_over(work.table);
+            }
+            Written::Copied(table) => {
+                if let Some(state) = self.tables.get_mut(&table) {
+                    state.copied = true;
+                }
+                self.engine.copy_finished(table);
+                tracing::info!(table = %self.name(table), "copy finished");
+            }
+            Written::LeafReplaced { table, leaf } => {
+                self.copy.add_leaf(table, &leaf);
+                if let Some(state) = self.tables.get_mut(&table) {
+                    state.leaves.retain(|old| old.oid != leaf.oid);
+                    state.leaves.push(leaf);
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------- the source
+
+    fn heard_from_source(&mut self, news: News) -> Result<Result<(), PostgresError>, RunError> {
+        match news {
+            News::Flushed(lsn) => self.engine.flushed(lsn),
+            News::FlushConnectionLost(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "connection lost, reading again what may not be durable");
+                self.engine.discard_unflushed();
+            }
+            News::Position(lsn) => {
+                self.server_lsn = lsn;
+                self.context.metrics.lag.server_lsn(lsn);
+            }
+            News::Slot(slot) => self.slot = slot,
+            News::SynchronousStandbyNames(names) => {
+                if postgres::catalog::waits_for(&names, &self.context.settings.source.application_name) {
+                    return Err(RunError::SynchronousStandby { names });
+                }
+            }
+            News::MonitorLost(error) => return Ok(Err(error)),
+        }
+        Ok(Ok(()))
+    }
+
+    /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.
+    fn ask_for_fence(&mut self) {
+        let progress = self.engine.progress();
+        let waits = self.tables.keys().map(|id| self.engine.table(*id)).filter(|t| t.copied && !t.following && t.stopped.is_none());
+        let Some(horizon) = waits.map(|table| table.horizon).max() else { return };
+        if self.fenced < horizon && progress < horizon && self.stopping.is_none() && self.fences.try_send(()).is_ok() {
+            self.fenced = horizon;
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------------------- the end
+
+    fn begin_stop(&mut self) {
+        tracing::info!("stopping: draining what is in flight");
+        let grace = self.context.settings.pipeline.grace_period.as_millis() as u64;
+        self.stopping = Some(self.context.clock.now() + grace);
+        for table in self.tables.keys().copied().collect::<Vec<_>>() {
+            for chunk in self.copy.forget(table, None) {
+                self.engine.abandon_chunk(chunk);
+            }
+        }
+        self.copy = Copy::new();
+        self.copy_news.close();
+    }
+
+    fn may_stop(&self) -> bool {
+        self.engine.at_boundary() && self.engine.is_idle() && self.writes.is_empty()
+    }
+
+    async fn finish_stop(mut self) -> Result<Ended, RunError> {
+        let drained = self.may_stop();
+        while let Some(written) = self.writes.next().await {
+            self.written(written?);
+        }
+        self.write_checkpoint(true);
+        while let Some(written) = self.writes.next().await {
+            self.written(written?);
+        }
+        self.engine.advance(self.context.clock.now());
+        let settled = drained && self.engine.settled();
+        if settled {
+            // Is anything at the target that a failover before the checkpoint could take back? Then T stays (G).
+            let nothing_beyond = self.tables.keys().all(|id| {
+                let table = self.engine.table(*id);
+                table.exact && table.stopped.is_none()
+            });
+            self.context.store.clean_stop(nothing_beyond).await?;
+        } else {
+            tracing::warn!("stopped before everything was drained: it is replayed at the next start");
+        }
+        self.requests.abort_all();
+        if let Err(error) = self.stream.shutdown(SETTLE_TIMEOUT).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the stream did not end in order");
+        }
+        tracing::info!(checkpoint = %self.checkpoint, "stopped");
+        Ok(Ended::Stopped)
+    }
+
+    /// The source is gone: let requests in flight end, keep what they achieved, and say when the next may be sent (R, S).
+    async fn lose(mut self, error: PostgresError) -> Result<Ended, RunError> {
+        self.context.metrics.lag.connected(false, std::time::Instant::now());
+        let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            let answer = match tokio::time::timeout_at(deadline, self.requests.join_next()).await {
+                Ok(Some(answer)) => finished(answer),
+                Ok(None) | Err(_) => break,
+            };
+            self.answered(answer)?;
+        }
+        let mut unanswered = !self.requests.is_empty() || !self.truncates.is_empty();
+        self.requests.abort_all();
+        self.truncates.abort_all();
+        self.write_checkpoint(true);
+        while self.writing_checkpoint
+            && let Some(written) = self.writes.next().await
+        {
+            self.written(written?);
+        }
+        let now = self.context.clock.now();
+        self.engine.advance(now);
+        unanswered |= !self.engine.settled();
+        let quiet_until = if unanswered { now + self.context.quiet_millis() } else { 0 };
+        let kept =
+            Kept { checkpoint: self.checkpoint, sent_limit: self.engine.sent_limit(), tables: self.tables, quiet_until };
+        Ok(Ended::Lost { error, kept })
+    }
+
+    fn name(&self, table: TableId) -> String {
+        self.context.plan.table(table).qualified_name()
+    }
+
+    /// When the engine, the checkpoint or the end of the grace period needs attention.
+    fn next_wake(&self) -> std::time::Instant {
+        let clock = &self.context.clock;
+        let mut wake = clock.now() + 3_600_000;
+        if let Some(deadline) = self.engine.next_deadline() {
+            wake = wake.min(deadline);
+        }
+        if self.engine.progress() > self.checkpoint && !self.writing_checkpoint {
+            wake = wake.min(self.checkpoint_at);
+        }
+        if let Some(deadline) = self.stopping {
+            wake = wake.min(deadline);
+        }
+        clock.instant(wake)
+    }
+}
+
+/// A task that panicked has broken an invariant of ours: so do we.
+fn finished<T>(joined: Result<T, tokio::task::JoinError>) -> T {
+    match joined {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn columns_of(mask: u64) -> impl Iterator<Item = usize> {
+    (0..64).filter(move |column| mask & (1 << column) != 0)
+}
+
+async fn fetch(
+    context: &Context,
+    fetcher: &mut Option<Fetcher>,
+    request: &FetchRequest,
+) -> Result<Fetched, PostgresError> {
+    let table = context.plan.table(request.table);
+    let shape = postgres::fetch::FetchShape {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        key: table
+            .key
+            .columns()
+            .iter()
+            .map(|column| (table.columns[*column].name.clone(), table.columns[*column].type_name.clone()))
+            .collect(),
+        columns: columns_of(request.columns).map(|column| table.columns[column].name.clone()).collect(),
+    };
+    let keys: Vec<Vec<String>> = request
+        .rows
+        .iter()
+        .map(|(_, row)| table.key.key_texts(table, row))
+        .collect::<Result<_, Refusal>>()
+        .expect("a row that the engine has was keyed before");
+    if fetcher.is_none() {
+        *fetcher = Some(Fetcher::connect(&context.settings.source).await?);
+    }
+    let fetcher = fetcher.as_mut().expect("just connected");
+    fetcher.fetch(&shape, &keys).await
+}

@@ -1,0 +1,131 @@
+//! Questions to PostgreSQL beside the stream: what is flushed, where the server is, how the slot stands.
+//!
+//! Two connections, each in a task of its own. The one that answers `WaitFlushed` was opened before any snapshot that
+//! it speaks for: if it is lost, the server may have crashed, and what is not known to be durable is dropped (W). The
+//! other one notices a server that shuts down while the stream is not being read.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::change::Lsn;
+use crate::config::SourceSettings;
+use crate::postgres::{self, PostgresError};
+
+use super::clock::Backoff;
+
+/// How often the server's position is asked for, and how often everything about the slot.
+const POSITION_INTERVAL: Duration = Duration::from_secs(1);
+const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the source said.
+#[derive(Debug)]
+pub(super) enum News {
+    /// `pg_current_wal_flush_lsn()`.
+    Flushed(Lsn),
+    /// The connection that speaks for durability was lost.
+    FlushConnectionLost(PostgresError),
+    Position(Lsn),
+    Slot(Option<postgres::slot::Slot>),
+    /// Our own commit is waited for: the source must not be made to wait for us (Y).
+    SynchronousStandbyNames(String),
+    /// The server ended our connection: it is shutting down, or we were told to go.
+    MonitorLost(PostgresError),
+}
+
+/// Answer every position that `wanted` shows, until the receiver of news is gone.
+pub(super) async fn watch_flush(
+    settings: SourceSettings,
+    mut probe: postgres::probe::Probe,
+    mut wanted: watch::Receiver<Lsn>,
+    news: mpsc::Sender<News>,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        let error = match answer_flush(&probe, &mut wanted, &news).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        if news.send(News::FlushConnectionLost(error)).await.is_err() {
+            return;
+        }
+        probe = loop {
+            match postgres::probe::Probe::connect(&settings).await {
+                Ok(probe) => break probe,
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no connection for flush positions"),
+            }
+            tokio::time::sleep(backoff.next()).await;
+        };
+        backoff.reset();
+        wanted.mark_changed();
+    }
+}
+
+async fn answer_flush(
+    probe: &postgres::probe::Probe,
+    wanted: &mut watch::Receiver<Lsn>,
+    news: &mpsc::Sender<News>,
+) -> Result<(), PostgresError> {
+    loop {
+        if wanted.changed().await.is_err() {
+            return Ok(());
+        }
+        loop {
+            let lsn = probe.flush_lsn().await?;
+            if news.send(News::Flushed(lsn)).await.is_err() {
+                return Ok(());
+            }
+            if lsn >= *wanted.borrow_and_update() {
+                break;
+            }
+            // An asynchronous commit: the WAL writer flushes within wal_writer_delay, 200 ms by default.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Report position and slot at their intervals, and carry out fences, until the receiver of news is gone.
+pub(super) async fn monitor(
+    slot: String,
+    probe: postgres::probe::Probe,
+    mut fences: mpsc::Receiver<()>,
+    news: mpsc::Sender<News>,
+) {
+    if let Err(error) = watch_server(&slot, &probe, &mut fences, &news).await {
+        drop(news.send(News::MonitorLost(error)).await);
+    }
+}
+
+async fn watch_server(
+    slot: &str,
+    probe: &postgres::probe::Probe,
+    fences: &mut mpsc::Receiver<()>,
+    news: &mpsc::Sender<News>,
+) -> Result<(), PostgresError> {
+    let mut tick = tokio::time::interval(POSITION_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut slot_due = Instant::now();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let lsn = probe.insert_lsn().await?;
+                if news.send(News::Position(lsn)).await.is_err() {
+                    return Ok(());
+                }
+                if Instant::now() >= slot_due {
+                    slot_due = Instant::now() + SLOT_INTERVAL;
+                    let found = probe.slot(slot).await?;
+                    let names = probe.synchronous_standby_names().await?;
+                    if news.send(News::Slot(found)).await.is_err() || news.send(News::SynchronousStandbyNames(names)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            fence = fences.recv() => match fence {
+                // A quiet server sends no keepalive for seconds; this commit brings progress past the horizon at once.
+                Some(()) => drop(probe.emit("fence").await?),
+                None => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Start-up: everything that must be true before the stream may be started. The one recovery path: a process that was
+//! killed, a stream that was lost and a first run all come through here.
+//!
+//! Order, each step because of the next: state opened → source reached and fit → plan → target reached →
+//! publication (before the slot: a slot that is older than its publication can never decode) → start gate → slot →
+//! collections → nothing clean any more on disk → stream → X and the server's position, taken after it (V, H).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::change::{Lsn, Oid, TableId};
+use crate::checkpoint::{BlockRange, LeafState, SlotIntent, TableState};
+use crate::config::Settings;
+use crate::engine::{Engine, EngineSettings, Start, TableStart};
+use crate::milvus::ServerInfo;
+use crate::plan::{self, Plan, TablePlan};
+use crate::postgres::gate::Verdict;
+use crate::postgres::{self, Connection, PostgresError};
+
+use super::clock::Backoff;
+use super::encode::Encoder;
+use super::requests::{Collection, Target};
+use super::session::Begin;
+use super::{Context, Process, RunError, collections};
+
+/// A fetch whose snapshot did not see its change is tried again after this.
+const FETCH_RETRY_MS: u64 = 5;
+
+/// Bring everything to the point where a session can run.
+pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin), RunError> {
+    let settings = Arc::clone(&process.settings);
+    let sql = postgres::connect(&settings.source, "catalog").await?;
+    check_source(process, &sql).await?;
+    let catalog = read_catalog(process, &sql).await?;
+    let server = process.milvus.server_info().await.map_err(RunError::TargetUnreachable)?;
+    process.status.send_modify(|status| status.target.version = server.version.clone());
+    let plan = Arc::new(make_plan(&settings, &catalog, &server)?);
+    let tables: Vec<postgres::catalog::Table> = catalog.into_iter().map(|(table, _)| table).collect();
+    postgres::publication::ensure_publication(&sql, &settings.source, &tables).await?;
+
+    let mut session = pass_gate(process).await?;
+
+    for table in &plan.tables {
+        let known = process.tables.contains_key(&table.qualified_name());
+        collections::prepare(process.milvus.as_ref(), table, known).await?;
+    }
+    let states = plan_copy(process, &plan, &tables, &sql).await?;
+    process.store.start_sending().await?;
+
+    let source = process.source.clone().expect("the gate leaves a source");
+    // Opened before the stream, so before any snapshot that it will speak for (W).
+    let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
+    let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;
+    let identity = session.identify().await?;
+    let stream = session.start(plan.tables.iter().zip(&tables).map(|(plan, table)| tracked(plan, table)).collect()).await?;
+    let visible_from = flush_probe.current_xid().await?;
+    let server_lsn = flush_probe.insert_lsn().await?;
+    tracing::info!(
+        slot = %settings.source.slot, system_identifier = identity.system_identifier, start_lsn = %source.checkpoint,
+        %server_lsn, "stream started"
+    );
+
+    let now = process.clock.now();
+    let starts = plan.tables.iter().map(|table| TableStart {
+        columns: table.columns.len(),
+        key_columns: table.key.columns().iter().fold(0, |mask, column| mask | 1 << column),
+        copied: states.get(&table.id).is_some_and(|state| state.copied),
+    });
+    let pipeline = &settings.pipeline;
+    let engine = Engine::new(
+        EngineSettings {
+            lanes: pipeline.lanes,
+            request_rows_max: pipeline.request_rows_max,
+            request_bytes_max: pipeline.request_bytes_max,
+            touched_bytes_max: pipeline.touched_bytes_max,
+            memory_bytes: pipeline.memory_bytes,
+            fetch_retry_ms: FETCH_RETRY_MS,
+        },
+        starts.collect(),
+        Start {
+            checkpoint: source.checkpoint,
+            server_lsn,
+            sent_limit: source.sent_limit,
+            visible_from,
+            quiet_until: process.quiet_until,
+            now,
+        },
+    );
+    if process.quiet_until > now {
+        tracing::info!(
+            milliseconds = process.quiet_until - now,
+            "requests of before may still be applied: nothing is sent until they cannot"
+        );
+    }
+    process.metrics.lag.restart(source.checkpoint);
+    process.metrics.lag.connected(true, std::time::Instant::now());
+    let context = Arc::new(Context {
+        target: Arc::new(target(process, &plan)),
+        plan,
+        settings,
+        store: process.store.clone(),
+        metrics: Arc::clone(&process.metrics),
+        clock: process.clock,
+    });
+    let begin = Begin {
+        engine,
+        stream,
+        tables: states,
+        checkpoint: source.checkpoint,
+        server_lsn,
+        flush_probe,
+        monitor_probe,
+    };
+    Ok((context, begin))
+}
+
+async fn check_source(process: &Process, sql: &Connection) -> Result<(), RunError> {
+    let facts = postgres::catalog::read_facts(sql).await?;
+    process.status.send_modify(|status| status.source.server_version = facts.version.clone());
+    if facts.in_recovery {
+        return Err(RunError::Standby);
+    }
+    if facts.wal_level != "logical" {
+        return Err(RunError::WalLevel { found: facts.wal_level });
+    }
+    if facts.waits_for(&process.settings.source.application_name) {
+        return Err(RunError::SynchronousStandby { names: facts.synchronous_standby_names });
+    }
+    Ok(())
+}
+
+pub(crate) type Catalog = Vec<(postgres::catalog::Table, crate::config::TableSettings)>;
+
+/// The tables of the configuration, each with its settings. One that does not exist is an error, not nothing.
+pub(crate) async fn read_tables(settings: &Settings, sql: &Connection) -> Result<Catalog, RunError> {
+    let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
+    let found = postgres::catalog::read_tables(sql, &patterns).await?;
+    for (index, pattern) in patterns.iter().enumerate() {
+        let glob = pattern.contains(['*', '?']);
+        if !glob && !found.iter().any(|(matched, _)| *matched == index) {
+            return Err(RunError::NoSuchTable { name: pattern.clone() });
+        }
+    }
+    if found.is_empty() {
+        return Err(RunError::NoTables);
+    }
+    Ok(found.into_iter().map(|(pattern, table)| (table, settings.tables[pattern].clone())).collect())
+}
+
+/// The plan for these tables at this target.
+pub(crate) fn make_plan(settings: &Settings, catalog: &Catalog, server: &ServerInfo) -> Result<Plan, RunError> {
+    let mut plan = plan::build(catalog, server).map_err(RunError::Plan)?;
+    if settings.target.is_zilliz_cloud() {
+        plan::use_autoindex(&mut plan); // the only vector index that Zilliz Cloud makes
+    }
+    Ok(plan)
+}
+
+async fn read_catalog(process: &Process, sql: &Connection) -> Result<Catalog, RunError> {
+    read_tables(&process.settings, sql).await
+}
+
+/// The start gate: go on only where the state on disk, the slot and the server agree.
+async fn pass_gate(process: &mut Process) -> Result<postgres::stream::Session, RunError> {
+    let settings = Arc::clone(&process.settings);
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        let start = process.source.as_ref().map_or(Lsn::ZERO, |source| source.checkpoint);
+        let mut session = postgres::stream::Session::open(&settings.source, start).await?;
+        let identity = session.identify().await?;
+        let slot = session.slot().await?;
+        if process.source.is_none() && process.intent.is_some() && slot.is_some() {
+            // We were killed between creating the slot and writing that down: nobody has read from it.
+            drop(session);
+            let sql = postgres::connect(&settings.source, "slot").await?;
+            postgres::slot::drop_slot(&sql, &settings.source.slot).await?;
+            process.store.forget_intent().await?;
+            process.intent = None;
+            tracing::info!(slot = %settings.source.slot, "dropped the slot of an interrupted first start");
+            continue;
+        }
+        let saved = process.source.as_ref().map(|source| postgres::gate::Saved {
+            system_identifier: source.system_identifier,
+            timeline: source.timeline,
+            checkpoint: source.checkpoint,
+            sent_limit: source.sent_limit,
+        });
+        match postgres::gate::decide(saved.as_ref(), &identity, slot.as_ref()) {
+            Verdict::StartAt(_) => {
+                process.store.adopt_source(identity.system_identifier, identity.timeline).await?;
+                if let Some(source) = &mut process.source {
+                    source.timeline = identity.timeline;
+                }
+                return Ok(session);
+            }
+            Verdict::CreateSlot if !settings.source.create => {
+                return Err(RunError::NoSlot { slot: settings.source.slot.clone() });
+            }
+            Verdict::CreateSlot => {
+                process.store.intend_slot(SlotIntent::Creating).await?;
+                let consistent_point = session.create_slot().await?;
+                process.store.slot_created(identity.system_identifier, identity.timeline, consistent_point).await?;
+                process.source = Some(crate::checkpoint::SavedSource {
+                    system_identifier: identity.system_identifier,
+                    timeline: identity.timeline,
+                    checkpoint: consistent_point,
+                    sent_limit: consistent_point,
+                });
+                process.intent = None;
+                process.tables.clear();
+                tracing::info!(slot = %settings.source.slot, %consistent_point, "slot created");
+                return Ok(session);
+            }
+            Verdict::Wait(reason) => {
+                process.state(crate::admin::State::WaitingForSlot);
+                let wait = backoff.next();
+                tracing::info!(%reason, seconds = wait.as_secs(), "standing by");
+                tokio::time::sleep(wait).await;
+            }
+            Verdict::Refuse(refusal) => return Err(RunError::Gate(refusal)),
+        }
+    }
+}
+
+/// Chunk lists for every table that is not copied, as far as they are not on disk already.
+async fn plan_copy(
+    process: &mut Process,
+    plan: &Plan,
+    tables: &[postgres::catalog::Table],
+    sql: &Connection,
+) -> Result<BTreeMap<TableId, TableState>, RunError> {
+    let mut states = BTreeMap::new();
+    for (table, found) in plan.tables.iter().zip(tables) {
+        let name = table.qualified_name();
+        let saved = process.tables.get(&name);
+        if let Some(saved) = saved {
+            if saved.oid != table.oid {
+                return Err(RunError::Recreated { table: name, collection: saved.collection.clone() });
+            }
+            if saved.collection != table.collection.name {
+                let (before, now) = (saved.collection.clone(), table.collection.name.clone());
+                return Err(RunError::CollectionChanged { table: name, before, now });
+            }
+            if saved.copied {
+                states.insert(table.id, saved.clone());
+                continue;
+            }
+        }
+        let mut leaves = Vec::with_capacity(found.leaves.len());
+        for leaf in &found.leaves {
+            let fresh = plan_leaf(sql, leaf.oid, process.settings.pipeline.chunk_bytes).await?;
+            let kept = saved.and_then(|s| s.leaves.iter().find(|l| l.oid == leaf.oid && l.filenode == fresh.filenode));
+            leaves.push(kept.cloned().unwrap_or(fresh));
+        }
+        let state = TableState { oid: table.oid, collection: table.collection.name.clone(), copied: false, leaves };
+        process.store.put_table(&name, state.clone()).await?;
+        process.tables.insert(name, state.clone());
+        states.insert(table.id, state);
+    }
+    Ok(states)
+}
+
+async fn plan_leaf(sql: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafState, PostgresError> {
+    let planned = postgres::copy::plan_ranges(sql, leaf, chunk_bytes).await?;
+    let ranges: Vec<BlockRange> = planned
+        .ranges
+        .iter()
+        .map(|range| BlockRange { from_block: range.from_block, to_block: range.to_block })
+        .collect();
+    Ok(LeafState { oid: leaf, filenode: planned.filenode, done: vec![false; ranges.len()], ranges })
+}
+
+/// For a leaf that was rewritten while it was copied.
+pub(super) async fn plan_leaf_until_it_works(context: &Context, leaf: Oid) -> LeafState {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        let planned = async {
+            let sql = postgres::connect(&context.settings.source, "copy plan").await?;
+            plan_leaf(&sql, leaf, context.settings.pipeline.chunk_bytes).await
+        };
+        match planned.await {
+            Ok(state) => return state,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a copy cannot be planned, trying again"),
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+fn tracked(plan: &TablePlan, table: &postgres::catalog::Table) -> postgres::relation::TrackedTable {
+    let full = |identity: &postgres::catalog::ReplicaIdentity| *identity == postgres::catalog::ReplicaIdentity::Full;
+    postgres::relation::TrackedTable {
+        id: plan.id,
+        oid: plan.oid,
+        schema: plan.schema.clone(),
+        name: plan.name.clone(),
+        columns: plan
+            .columns
+            .iter()
+            .map(|column| postgres::relation::TrackedColumn {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                typmod: column.typmod,
+            })
+            .collect(),
+        key: plan.key.columns().to_vec(),
+        leaves: table
+            .leaves
+            .iter()
+            .map(|leaf| postgres::relation::TrackedLeaf { oid: leaf.oid, full: full(&leaf.replica_identity) })
+            .collect(),
+    }
+}
+
+fn target(process: &Process, plan: &Plan) -> Target {
+    let settings = &process.settings.target;
+    Target {
+        milvus: Arc::clone(&process.milvus),
+        collections: plan
+            .tables
+            .iter()
+            .map(|table| Collection {
+                name: table.collection.name.clone(),
+                primary_field: table.collection.fields[table.key.field()].name.clone(),
+                encoder: Encoder::new(table),
+                metrics: process.metrics.table(&table.qualified_name()),
+            })
+            .collect(),
+        metrics: Arc::clone(&process.metrics),
+        clock: process.clock,
+        deadline: settings.request_deadline,
+        margin: settings.late_margin,
+        trouble: process.trouble.clone(),
+    }
+}

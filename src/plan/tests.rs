@@ -1,0 +1,499 @@
+//! Tables and settings for tests, and the tests of the plan as a whole.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::change::{Row, Value};
+use crate::config::settings::{FieldSettings, IndexSetting, TableSettings};
+use crate::milvus::{DataType, FieldSchema, ServerInfo};
+use crate::mutation::Key;
+use crate::postgres::catalog::{
+    Column, Index, Leaf, PgType, PrimaryKey, RelationKind, ReplicaIdentity, Table, TypeKind,
+};
+
+pub(crate) fn server() -> ServerInfo {
+    ServerInfo { version: "v2.6.4".into() }
+}
+
+fn old_server() -> ServerInfo {
+    ServerInfo { version: "2.3.5".into() }
+}
+
+pub(crate) fn settings() -> TableSettings {
+    TableSettings {
+        name: "public.docs".into(),
+        collection: None,
+        include: None,
+        exclude: vec![],
+        index: IndexSetting::Auto,
+        metric: None,
+        num_shards: None,
+        fields: vec![],
+    }
+}
+
+/// `int4`, `text[]`, `vector(3)`.
+pub(crate) fn column(name: &str, type_name: &str) -> Column {
+    let (inner, is_array) = type_name.strip_suffix("[]").map_or((type_name, false), |inner| (inner, true));
+    let (bare, typmod) = match inner.split_once('(') {
+        Some((bare, n)) => (bare, n.trim_end_matches(')').parse().expect("a number")),
+        None => (inner, -1),
+    };
+    let extension = ["vector", "halfvec", "sparsevec"].contains(&bare).then(|| "vector".to_owned());
+    let schema = if extension.is_some() { "public" } else { "pg_catalog" };
+    let kind = if bare == "mood" { TypeKind::Enum } else { TypeKind::Base };
+    let mut data_type = PgType { oid: 0, name: bare.into(), schema: schema.into(), extension, typmod, kind };
+    if is_array {
+        data_type = PgType {
+            name: format!("_{bare}"),
+            typmod: -1,
+            kind: TypeKind::Array(Box::new(data_type.clone())),
+            ..data_type
+        };
+    }
+    Column {
+        name: name.into(),
+        type_oid: 0,
+        typmod,
+        type_name: type_name.into(),
+        data_type,
+        not_null: name == "id",
+        generated: false,
+    }
+}
+
+pub(crate) fn vector(name: &str, dim: u32) -> Column {
+    column(name, &format!("vector({dim})"))
+}
+
+/// `public.docs` with its first column as primary key.
+pub(crate) fn table(columns: Vec<Column>) -> Table {
+    let key = columns.first().map(|column| column.name.clone()).into_iter().collect();
+    Table {
+        oid: 16_384,
+        schema: "public".into(),
+        name: "docs".into(),
+        kind: RelationKind::Table,
+        unlogged_or_temporary: false,
+        row_security_applies: false,
+        can_select: true,
+        replica_identity: ReplicaIdentity::Default,
+        primary_key: Some(PrimaryKey { index_name: "docs_pkey".into(), columns: key, deferrable: false }),
+        columns,
+        leaves: vec![Leaf {
+            oid: 16_384,
+            schema: "public".into(),
+            name: "docs".into(),
+            replica_identity: ReplicaIdentity::Default,
+        }],
+        indexes: vec![],
+        estimated_rows: None,
+        bytes: 0,
+    }
+}
+
+fn docs() -> Table {
+    table(vec![column("id", "int4"), column("title", "text"), vector("embedding", 3)])
+}
+
+fn index(name: &str, method: &str, operator_class: &str, options: &[(&str, &str)]) -> Index {
+    Index {
+        name: name.into(),
+        method: method.into(),
+        column: Some("embedding".into()),
+        operator_class: operator_class.into(),
+        options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+    }
+}
+
+fn plan_of(table: Table, settings: TableSettings) -> TablePlan {
+    build(&[(table, settings)], &server()).expect("a plan").tables.remove(0)
+}
+
+fn refusals(table: Table, settings: TableSettings) -> Vec<String> {
+    let refusals = build(&[(table, settings)], &server()).expect_err("refused");
+    refusals.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn assert_refused(table: Table, settings: TableSettings, expected: &str) {
+    let refusals = refusals(table, settings);
+    assert_eq!(refusals, [expected]);
+}
+
+#[test]
+fn a_plain_table_becomes_a_collection() {
+    let plan = plan_of(docs(), settings());
+    assert_eq!(plan.key, KeyPlan::Single { column: 0, field: 0 });
+    assert_eq!(plan.collection.name, "docs");
+    let fields: Vec<String> = plan.collection.fields.iter().map(super::differences::describe).collect();
+    assert_eq!(fields, ["INT64", "VARCHAR(65535)", "FLOAT_VECTOR(3)"]);
+    let flags: Vec<(bool, bool)> = plan.collection.fields.iter().map(|f| (f.is_primary, f.nullable)).collect();
+    assert_eq!(flags, [(true, false), (false, true), (false, false)]);
+    assert_eq!(plan.columns[2].source, SourceType::Vector { dim: 3 });
+    assert_eq!(plan.columns.iter().map(|c| c.field).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(plan.indexes[0].spec.index_type, "AUTOINDEX");
+}
+
+#[test]
+fn an_old_server_gets_what_it_can_hold_and_the_plan_says_so() {
+    let plan = build(&[(docs(), settings())], &old_server()).expect("a plan").tables.remove(0);
+    assert!(plan.collection.fields.iter().all(|field| !field.nullable));
+    assert!(plan.columns[1].reason.contains("this server has no nullable fields"));
+
+    let big = table(vec![column("id", "int8"), vector("embedding", 2)]);
+    let plan = build(&[(big, settings())], &old_server()).expect("a plan").tables.remove(0);
+    assert!(plan.remarks[0].contains("does not keep a key of"), "{:?}", plan.remarks);
+
+    let two = table(vec![column("id", "int4"), vector("a", 2), vector("b", 2)]);
+    assert!(build(&[(two.clone(), settings())], &server()).is_ok());
+    let refusals = build(&[(two, settings())], &old_server()).expect_err("refused");
+    assert_eq!(refusals[0].reason, "2 vector columns; Milvus 2.3.5 has one to a collection");
+}
+
+#[test]
+fn the_pgvector_index_gives_type_metric_and_parameters() {
+    let spec = |indexes: Vec<Index>, settings| {
+        let plan = plan_of(Table { indexes, ..docs() }, settings);
+        let spec = plan.indexes[0].spec.clone();
+        let params: Vec<String> = spec.params.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        format!("{} {} {}", spec.index_type, spec.metric_type, params.join(" "))
+    };
+    let hnsw = index("a", "hnsw", "vector_l2_ops", &[("m", "24")]);
+    let ivf = index("b", "ivfflat", "vector_ip_ops", &[("lists", "50")]);
+    let l1 = index("c", "hnsw", "vector_l1_ops", &[]);
+    assert_eq!(spec(vec![ivf.clone(), hnsw.clone()], settings()), "HNSW L2 M=24 efConstruction=64");
+    assert_eq!(spec(vec![ivf], settings()), "IVF_FLAT IP nlist=50");
+    assert_eq!(spec(vec![l1], settings()), "AUTOINDEX COSINE ");
+    let metric = TableSettings { metric: Some("IP".into()), ..settings() };
+    assert_eq!(spec(vec![hnsw.clone()], metric), "HNSW IP M=24 efConstruction=64");
+
+    let none = TableSettings { index: IndexSetting::None, ..settings() };
+    assert_eq!(plan_of(Table { indexes: vec![hnsw.clone()], ..docs() }, none).indexes, []);
+    let unknown = TableSettings { metric: Some("l2".into()), ..settings() };
+    assert_refused(docs(), unknown, "table public.docs: `metric = \"l2\"`; take one of COSINE, L2, IP");
+
+    let mut plan = build(&[(Table { indexes: vec![hnsw], ..docs() }, settings())], &server()).expect("a plan");
+    use_autoindex(&mut plan);
+    let spec = &plan.tables[0].indexes[0].spec;
+    assert_eq!((&*spec.index_type, &*spec.metric_type, spec.params.len()), ("AUTOINDEX", "L2", 0));
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_with_what_mends_it() {
+    let key = |columns: &[&str], deferrable| {
+        let columns = columns.iter().map(|c| (*c).into()).collect();
+        Some(PrimaryKey { index_name: "docs_pkey".into(), columns, deferrable })
+    };
+    let leaf =
+        |identity| vec![Leaf { oid: 1, schema: "public".into(), name: "docs_1".into(), replica_identity: identity }];
+    let with_identity = |identity: ReplicaIdentity| Table {
+        leaves: vec![Leaf { replica_identity: identity.clone(), ..docs().leaves.remove(0) }],
+        replica_identity: identity,
+        ..docs()
+    };
+    let partitioned = Table { kind: RelationKind::PartitionedTable, ..docs() };
+    for (table, expected) in [
+        (
+            Table { primary_key: None, ..docs() },
+            "table public.docs: it has no primary key: an UPDATE or DELETE could not be followed; \
+             ALTER TABLE public.docs ADD PRIMARY KEY (id)",
+        ),
+        (
+            Table { primary_key: key(&["id"], true), ..docs() },
+            "table public.docs: its primary key is deferrable: two rows may share a key within a transaction; \
+             ALTER TABLE public.docs DROP CONSTRAINT docs_pkey, ADD CONSTRAINT docs_pkey PRIMARY KEY (id)",
+        ),
+        (
+            with_identity(ReplicaIdentity::Nothing),
+            "table public.docs: public.docs has REPLICA IDENTITY NOTHING: UPDATE and DELETE name no row; \
+             ALTER TABLE public.docs REPLICA IDENTITY DEFAULT",
+        ),
+        (
+            with_identity(ReplicaIdentity::Index(vec!["title".into()])),
+            "table public.docs: the replica identity of public.docs is an index on (title), which is not the primary \
+             key; ALTER TABLE public.docs REPLICA IDENTITY DEFAULT",
+        ),
+        (
+            Table { leaves: leaf(ReplicaIdentity::Nothing), ..partitioned.clone() },
+            "table public.docs: public.docs_1 has REPLICA IDENTITY NOTHING: UPDATE and DELETE name no row; \
+             ALTER TABLE public.docs_1 REPLICA IDENTITY DEFAULT",
+        ),
+        (
+            Table {
+                leaves: leaf(ReplicaIdentity::Default),
+                replica_identity: ReplicaIdentity::Full,
+                ..partitioned.clone()
+            },
+            "table public.docs: it has REPLICA IDENTITY FULL and its partition public.docs_1 has not; \
+             ALTER TABLE public.docs_1 REPLICA IDENTITY FULL",
+        ),
+        (
+            Table { row_security_applies: true, ..docs() },
+            "table public.docs: row security hides rows from our role, and the copy would miss them; \
+             ALTER ROLE <the role that walvec connects as> BYPASSRLS",
+        ),
+        (
+            Table { can_select: false, ..docs() },
+            "table public.docs: our role may not read it; \
+             GRANT SELECT ON public.docs TO <the role that walvec connects as>",
+        ),
+        (
+            Table { unlogged_or_temporary: true, ..docs() },
+            "table public.docs: it is unlogged or temporary: its changes are not in the write-ahead log; \
+             ALTER TABLE public.docs SET LOGGED",
+        ),
+        (
+            Table { kind: RelationKind::Other('v'), ..docs() },
+            "table public.docs: it is a view: logical replication has no changes of it; name the table behind it",
+        ),
+        (
+            table(vec![column("id", "int4"), column("title", "text")]),
+            "table public.docs: it has no vector column, and a collection needs one; \
+             name a table with a vector column, or take public.docs out of the configuration",
+        ),
+        (
+            table(vec![column("id", "int4"), column("embedding", "vector")]),
+            "table public.docs, column \"embedding\": the vector has no declared dimension; ALTER TABLE public.docs \
+             ALTER COLUMN embedding TYPE vector(n), or set `[table.fields.embedding] dimension`",
+        ),
+        (
+            table(vec![column("id", "int4"), vector("embedding", 1)]),
+            "table public.docs, column \"embedding\": 1 dimensions; a FLOAT_VECTOR has 2 to 32768; \
+             leave it out with `columns = { exclude = [\"embedding\"] }`",
+        ),
+        (
+            table(vec![column("id", "int4"), column("mood", "mood"), vector("embedding", 2)]),
+            "table public.docs, column \"mood\": enums are not supported (its type is mood); \
+             leave it out with `columns = { exclude = [\"mood\"] }`",
+        ),
+        (
+            table(vec![column("id", "int4"), column("half", "halfvec(4)"), vector("embedding", 2)]),
+            "table public.docs, column \"half\": type halfvec is not supported (its type is halfvec(4)); \
+             leave it out with `columns = { exclude = [\"half\"] }`",
+        ),
+        (
+            table(vec![column("id", "float8"), vector("embedding", 2)]),
+            "table public.docs, column \"id\": key of type float8: floating-point numbers are no safe keys: 0 equals \
+             -0, and NaN equals itself; choose another primary key",
+        ),
+        (
+            table(vec![column("id", "bool"), vector("embedding", 2)]),
+            "table public.docs, column \"id\": Milvus has no primary key of type BOOL; choose another primary key",
+        ),
+        (
+            table(vec![column("id", "int4"), column("a b", "text"), column("a_b", "text"), vector("embedding", 2)]),
+            "table public.docs, column \"a_b\": its field would be \"a_b\", as that of column \"a b\"; \
+             set `rename` in [table.fields.a_b]",
+        ),
+    ] {
+        assert_refused(table, settings(), expected);
+    }
+}
+
+#[test]
+fn all_refusals_come_at_once() {
+    let mut broken = table(vec![column("id", "int4"), column("mood", "mood"), column("embedding", "vector")]);
+    broken.primary_key = None;
+    broken.row_security_applies = true;
+    assert_eq!(refusals(broken, settings()).len(), 4);
+}
+
+#[test]
+fn more_fields_than_a_collection_has_are_refused() {
+    let wide = |n: usize| {
+        let mut columns = vec![column("id", "int4"), vector("embedding", 2)];
+        columns.extend((2..n).map(|i| column(&format!("c{i}"), "int4")));
+        table(columns)
+    };
+    assert_eq!(plan_of(wide(64), settings()).columns.len(), 64);
+    assert!(refusals(wide(65), settings())[0].contains("65 fields"));
+}
+
+#[test]
+fn settings_choose_rename_and_bound() {
+    let field = |settings: FieldSettings| vec![("title".to_owned(), settings)];
+    let renamed = FieldSettings { rename: Some("headline".into()), max_length: Some(100), ..Default::default() };
+    let plan = plan_of(docs(), TableSettings { fields: field(renamed), ..settings() });
+    assert_eq!((&*plan.collection.fields[1].name, plan.collection.fields[1].max_length), ("headline", Some(100)));
+
+    let plan = plan_of(docs(), TableSettings { exclude: vec!["title".into()], ..settings() });
+    assert_eq!(plan.columns.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["id", "embedding"]);
+    let include = Some(vec!["embedding".into(), "id".into()]);
+    let plan = plan_of(docs(), TableSettings { include, ..settings() });
+    assert_eq!(plan.columns.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["id", "embedding"]);
+
+    let undeclared = table(vec![column("id", "int4"), column("embedding", "vector")]);
+    let dimension = FieldSettings { dimension: Some(7), ..Default::default() };
+    let fields = vec![("embedding".to_owned(), dimension.clone())];
+    let plan = plan_of(undeclared, TableSettings { fields: fields.clone(), ..settings() });
+    assert_eq!(plan.collection.fields[1].dim, Some(7));
+    assert_eq!(plan.columns[1].source, SourceType::Vector { dim: 7 });
+
+    let huge = FieldSettings { dimension: Some(32_769), ..Default::default() };
+    let undeclared = table(vec![column("id", "int4"), column("embedding", "vector")]);
+    assert_refused(
+        undeclared,
+        TableSettings { fields: vec![("embedding".to_owned(), huge)], ..settings() },
+        "table public.docs, column \"embedding\": 32769 dimensions; a FLOAT_VECTOR has 2 to 32768; \
+         leave it out with `columns = { exclude = [\"embedding\"] }`",
+    );
+
+    for (settings, expected) in [
+        (
+            TableSettings { fields, ..settings() },
+            "table public.docs, column \"embedding\": `dimension = 7`, but the column is vector(3); \
+             remove `[table.fields.embedding] dimension`",
+        ),
+        (
+            TableSettings { fields: field(dimension), ..settings() },
+            "table public.docs, column \"title\": `dimension` does not apply to type text; \
+             remove it from [table.fields.title]",
+        ),
+        (
+            TableSettings { fields: field(FieldSettings { max_length: Some(0), ..Default::default() }), ..settings() },
+            "table public.docs, column \"title\": `max_length = 0`; take one from 1 to 65535",
+        ),
+        (
+            TableSettings {
+                fields: field(FieldSettings { rename: Some("a-b".into()), ..Default::default() }),
+                ..settings()
+            },
+            "table public.docs, column \"title\": \"a-b\" is no name for a field; set `rename` to letters, digits and \
+             underscores, not a digit first, at most 255, and no word of Milvus's own",
+        ),
+        (
+            TableSettings { exclude: vec!["titel".into()], ..settings() },
+            "table public.docs, column \"titel\": the settings name a column that the table does not have; \
+             its columns are id, title, embedding",
+        ),
+        (
+            TableSettings { exclude: vec!["id".into()], ..settings() },
+            "table public.docs, column \"id\": a column of the primary key is left out by the settings; \
+             take \"id\" into `columns.include` or out of `columns.exclude`",
+        ),
+    ] {
+        assert_refused(docs(), settings, expected);
+    }
+}
+
+#[test]
+fn generated_columns_are_left_out_with_a_remark() {
+    let mut table = docs();
+    table.columns[1].generated = true;
+    let plan = plan_of(table, settings());
+    assert_eq!(plan.columns.len(), 2);
+    assert_eq!(plan.remarks, ["column \"title\" is generated and left out: it is not in the stream"]);
+}
+
+#[test]
+fn two_tables_do_not_share_a_collection() {
+    let other = Table { schema: "app".into(), ..docs() };
+    let plan = build(&[(docs(), settings()), (other.clone(), settings())], &server()).expect("a plan");
+    assert_eq!(plan.tables[1].collection.name, "app_docs");
+    let same = TableSettings { collection: Some("docs".into()), ..settings() };
+    let refusals = build(&[(docs(), settings()), (other, same)], &server()).expect_err("refused");
+    assert_eq!(refusals[0].reason, "collection \"docs\" is already that of public.docs");
+}
+
+#[test]
+fn an_existing_collection_is_compared_field_by_field() {
+    let plan = plan_of(docs(), settings());
+    let with = |change: &dyn Fn(&mut Vec<FieldSchema>)| {
+        let mut existing = plan.collection.clone();
+        change(&mut existing.fields);
+        differences(&plan, &existing)
+    };
+    assert_eq!(with(&|_| {}), [""; 0]);
+    assert_eq!(with(&|fields| fields[1].nullable = false), ["field \"title\" is not nullable"]);
+    assert_eq!(with(&|fields| fields[1].max_length = Some(9)), ["field \"title\" has max_length 9, the plan 65535"]);
+    assert_eq!(
+        with(&|fields| fields[2].dim = Some(4)),
+        ["field \"embedding\" is FLOAT_VECTOR(4), not FLOAT_VECTOR(3)"]
+    );
+    assert_eq!(with(&|fields| drop(fields.remove(1))), ["field \"title\" (VARCHAR(65535)) is missing"]);
+    assert_eq!(with(&|fields| fields[0].auto_id = true), ["field \"id\" is filled by the server (auto_id)"]);
+    assert_eq!(with(&|fields| fields[0].is_primary = false), ["field \"id\" is not the primary key, and should be"]);
+    let extra = |nullable| {
+        let field = FieldSchema {
+            name: "extra".into(),
+            nullable,
+            data_type: DataType::Bool,
+            ..plan.collection.fields[0].clone()
+        };
+        with(&|fields| fields.push(field.clone()))
+    };
+    assert_eq!(extra(true), [""; 0]);
+    assert_eq!(extra(false), ["field \"extra\" (BOOL) has no column, and is not nullable"]);
+}
+
+fn composite() -> TablePlan {
+    let mut table = table(vec![column("a", "text"), column("b", "text"), vector("embedding", 2)]);
+    table.primary_key.as_mut().expect("a key").columns = vec!["a".into(), "b".into()];
+    plan_of(table, settings())
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.as_bytes().to_vec().into())
+}
+
+fn key_of(plan: &TablePlan, values: Vec<Value>) -> Result<Key, String> {
+    plan.key.key(plan, &Row(values.into())).map_err(|refusal| refusal.to_string())
+}
+
+#[test]
+fn keys_are_the_same_in_binary_and_in_text() {
+    for (type_name, binary, printed, expected) in [
+        ("int2", (-7i16).to_be_bytes().to_vec(), "-7", Key::Int(-7)),
+        ("int4", 70_000i32.to_be_bytes().to_vec(), "70000", Key::Int(70_000)),
+        ("int8", i64::MIN.to_be_bytes().to_vec(), "-9223372036854775808", Key::Int(i64::MIN)),
+        ("text", "ä".into(), "ä", Key::Text("ä".into())),
+        ("bpchar", b"ab  ".to_vec(), "ab  ", Key::Text("ab  ".into())),
+        (
+            "uuid",
+            vec![0; 16],
+            "00000000-0000-0000-0000-000000000000",
+            Key::Text("00000000-0000-0000-0000-000000000000".into()),
+        ),
+        ("date", 0i32.to_be_bytes().to_vec(), "2000-01-01", Key::Text("2000-01-01".into())),
+        ("timestamp", 0i64.to_be_bytes().to_vec(), "2000-01-01 00:00:00", Key::Text("2000-01-01 00:00:00".into())),
+        ("numeric", [1i16, 0, 0, 2, 1].map(i16::to_be_bytes).concat(), "1.00", Key::Text("1.00".into())),
+    ] {
+        let plan = plan_of(table(vec![column("id", type_name), vector("embedding", 2)]), settings());
+        let row = Row([Value::Binary(binary.into()), Value::Null].into());
+        assert_eq!(plan.key.key(&plan, &row), Ok(expected.clone()), "{type_name}");
+        assert_eq!(key_of(&plan, vec![text(printed), Value::Null]), Ok(expected.clone()), "{type_name}");
+        assert_eq!(plan.key.key_texts(&plan, &row), Ok(vec![printed.to_owned()]));
+        assert_eq!(plan.key.texts_of(&expected), Some(vec![printed.to_owned()]));
+    }
+}
+
+#[test]
+fn what_is_no_key_is_refused() {
+    let single = plan_of(table(vec![column("id", "text"), vector("embedding", 2)]), settings());
+    for (value, expected) in [
+        (text(""), "field \"id\": an empty text is no key"),
+        (Value::Null, "field \"id\": a key column is NULL"),
+        (Value::UnchangedToast, "field \"id\": a key column was not sent"),
+        (text("a\0"), "field \"id\": the text holds a NUL byte"),
+        (Value::Binary(vec![0xFF].into()), "field \"id\": the text is not UTF-8"),
+    ] {
+        assert_eq!(key_of(&single, vec![value, Value::Null]), Err(expected.into()));
+    }
+    assert_eq!(key_of(&composite(), vec![text(""), text(""), Value::Null]), Ok(Key::Text("|".into())));
+    for no_key in ["a", "a|b|c", "a|b\\", "a|\\b"] {
+        assert_eq!(composite().key.texts_of(&Key::Text(no_key.into())), None, "{no_key}");
+    }
+}
+
+proptest! {
+    /// The parts can be read back, so no two lists of parts share a key.
+    #[test]
+    fn composite_keys_are_injective(a in r"[|\\a-cé]{0,6}", b in r"[|\\a-cé]{0,6}") {
+        let plan = composite();
+        let row = Row([text(&a), text(&b), Value::Null].into());
+        let key = plan.key.key(&plan, &row).expect("a key");
+        prop_assert_eq!(plan.key.texts_of(&key), Some(vec![a.clone(), b.clone()]));
+        prop_assert_eq!(plan.key.key_texts(&plan, &row), Ok(vec![a, b]));
+    }
+}

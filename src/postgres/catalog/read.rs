@@ -1,0 +1,416 @@
+//! Reading tables: names to oids, then everything about those oids in a handful of statements under one snapshot.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use super::{Column, Index, Leaf, PgType, PrimaryKey, RelationKind, ReplicaIdentity, Table, TypeKind};
+use crate::change::Oid;
+use crate::postgres::{Connection, PostgresError, Result};
+
+const DOING: &str = "read the catalog";
+
+/// The tables that the patterns name, each once, sorted by schema and name, with the index of its pattern: an exact name
+/// wins over a glob, else the first glob. A pattern that names nothing does not occur in the answer.
+///
+/// A glob finds tables and partitioned tables, without their partitions; an exact name finds any relation, so that
+/// it can be refused by name.
+pub async fn read_tables(connection: &Connection, patterns: &[String]) -> Result<Vec<(usize, Table)>> {
+    connection.simple(DOING, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let tables = read(connection, patterns).await;
+    // Also after an error: the session must be usable again. The first error is the one to tell.
+    let ended = connection.simple(DOING, "ROLLBACK").await;
+    let tables = tables?;
+    ended?;
+    Ok(tables)
+}
+
+async fn read(connection: &Connection, patterns: &[String]) -> Result<Vec<(usize, Table)>> {
+    let mut found: Vec<(Oid, usize)> = Vec::new();
+    for row in connection.rows(DOING, RELATIONS, &[]).await? {
+        let (oid, schema, name): (Oid, String, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        let by_glob: bool = get(&row, 3)?;
+        if let Some(pattern) = choose(patterns, &schema, &name, by_glob) {
+            found.push((oid, pattern));
+        }
+    }
+    let oids: Vec<Oid> = found.iter().map(|&(oid, _)| oid).collect();
+    let mut details = Details {
+        columns: columns(connection, &oids).await?,
+        leaves: grouped(connection, LEAVES, &oids, leaf).await?,
+        primary_keys: grouped(connection, PRIMARY_KEYS, &oids, primary_key).await?,
+        indexes: grouped(connection, INDEXES, &oids, index).await?,
+    };
+    let mut tables = Vec::with_capacity(found.len());
+    for row in connection.rows(DOING, TABLES, &[&oids]).await? {
+        let table = details.table(&row)?;
+        let pattern = found.iter().find(|&&(oid, _)| oid == table.oid).map_or(0, |&(_, pattern)| pattern);
+        tables.push((pattern, table));
+    }
+    Ok(tables)
+}
+
+fn choose(patterns: &[String], schema: &str, name: &str, by_glob: bool) -> Option<usize> {
+    let exact = patterns.iter().position(|pattern| !is_glob(pattern) && matches_pattern(pattern, schema, name));
+    let glob = || patterns.iter().position(|pattern| is_glob(pattern) && matches_pattern(pattern, schema, name));
+    exact.or_else(|| if by_glob { glob() } else { None })
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?'])
+}
+
+/// `schema.table`, where either part may hold `*` (any characters) and `?` (one); without a schema it is `public`.
+pub fn matches_pattern(pattern: &str, schema: &str, name: &str) -> bool {
+    if !is_glob(pattern) && pattern.len() == schema.len() + 1 + name.len() && pattern.starts_with(schema) {
+        // Compared as a whole: a name may itself contain a dot.
+        return pattern == format!("{schema}.{name}");
+    }
+    let (schema_pattern, name_pattern) = pattern.split_once('.').unwrap_or(("public", pattern));
+    glob(schema_pattern, schema) && glob(name_pattern, name)
+}
+
+/// Linear in both: on a mismatch only the last `*` has to swallow one character more.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (mut pattern, mut text) = (pattern.chars(), text.chars());
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let text_before = text.clone();
+        match (pattern.next(), text.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                text = text_before;
+                retry = Some((pattern.clone(), text.clone()));
+            }
+            (Some('?'), Some(_)) => {}
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => match retry.take() {
+                Some((after_star, mut rest)) => {
+                    if rest.next().is_none() {
+                        return false;
+                    }
+                    pattern = after_star.clone();
+                    text = rest.clone();
+                    retry = Some((after_star, rest));
+                }
+                None => return false,
+            },
+        }
+    }
+}
+
+/// Relations of users, and whether a glob may find them.
+const RELATIONS: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind IN ('r', 'p') AND NOT c.relispartition
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'";
+
+/// LOCK TABLE and the chunk's SELECT name the leaf, so SELECT is needed there too, not only on the root.
+const TABLES: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence <> 'p',
+  pg_catalog.row_security_active(c.oid),
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+    AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid) p WHERE p.isleaf AND p.relid <> c.oid
+      AND NOT pg_catalog.has_table_privilege(p.relid, 'SELECT')),
+  c.relreplident::text, (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_index i
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+     WHERE i.indrelid = c.oid AND i.indisreplident),
+  s.estimated_rows, s.bytes
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN bool_or(l.reltuples >= 0) THEN sum(greatest(l.reltuples, 0))::int8 END AS estimated_rows,
+    coalesce(sum(pg_catalog.pg_table_size(l.oid)), 0)::int8 AS bytes
+  FROM pg_catalog.pg_class l WHERE l.relkind IN ('r', 'm') AND (l.oid = c.oid
+    OR l.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p WHERE p.isleaf))) s
+WHERE c.oid = ANY ($1::pg_catalog.oid[]) ORDER BY n.nspname, c.relname";
+
+const LEAVES: &str = "\
+SELECT r.root, c.oid, n.nspname::text, c.relname::text, c.relreplident::text,
+  (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_index i
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+     WHERE i.indrelid = c.oid AND i.indisreplident)
+FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS r (root)
+CROSS JOIN LATERAL (SELECT p.relid FROM pg_catalog.pg_partition_tree(r.root) p WHERE p.isleaf
+  UNION SELECT k.oid FROM pg_catalog.pg_class k WHERE k.oid = r.root AND k.relkind <> 'p') AS l (oid)
+JOIN pg_catalog.pg_class c ON c.oid = l.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY n.nspname, c.relname";
+
+const PRIMARY_KEYS: &str = "\
+SELECT i.indrelid, x.relname::text, NOT i.indimmediate, pg_catalog.array_agg(a.attname::text ORDER BY k.place)
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisprimary AND k.place <= i.indnkeyatts
+GROUP BY i.indrelid, x.relname, i.indimmediate";
+
+const INDEXES: &str = "\
+SELECT i.indrelid, x.relname::text, m.amname::text,
+  CASE WHEN i.indnkeyatts = 1 THEN (SELECT a.attname::text FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0) END,
+  o.opcname::text, coalesce(x.reloptions, '{}')
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_am m ON m.oid = x.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
+WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisvalid ORDER BY x.relname";
+
+const COLUMNS: &str = "\
+SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
+  a.attnotnull, a.attgenerated::text <> ''
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = ANY ($1::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
+
+/// The types and all that they are made of. An array is what the array subscript handler serves: `typelem` alone
+/// also marks points and names. Membership in an extension is by `pg_depend`, as names and oids differ by database.
+const TYPES: &str = "\
+WITH RECURSIVE needed (oid) AS (
+  SELECT pg_catalog.unnest($1::pg_catalog.oid[])
+  UNION
+  SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END FROM needed
+  JOIN pg_catalog.pg_type t ON t.oid = needed.oid
+  WHERE t.typtype = 'd' OR t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc)
+SELECT t.oid, t.typname::text, n.nspname::text, t.typtype::text,
+  t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc, t.typelem, t.typbasetype, t.typtypmod,
+  (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+   WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e'
+     AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1)
+FROM needed JOIN pg_catalog.pg_type t ON t.oid = needed.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";
+
+fn get<'a, T: FromSql<'a>>(row: &'a Row, i: usize) -> Result<T> {
+    row.try_get(i).map_err(|error| PostgresError::Answer { doing: DOING, what: error.to_string() })
+}
+
+/// Rows of `sql`, whose first column is the table's oid, by that oid and in order.
+async fn grouped<T>(
+    connection: &Connection,
+    sql: &str,
+    oids: &[Oid],
+    read: fn(&Row) -> Result<T>,
+) -> Result<HashMap<Oid, Vec<T>>> {
+    let mut groups: HashMap<Oid, Vec<T>> = HashMap::new();
+    for row in connection.rows(DOING, sql, &[&oids]).await? {
+        groups.entry(get(&row, 0)?).or_default().push(read(&row)?);
+    }
+    Ok(groups)
+}
+
+struct Details {
+    columns: HashMap<Oid, Vec<Column>>,
+    leaves: HashMap<Oid, Vec<Leaf>>,
+    primary_keys: HashMap<Oid, Vec<PrimaryKey>>,
+    indexes: HashMap<Oid, Vec<Index>>,
+}
+
+impl Details {
+    fn table(&mut self, row: &Row) -> Result<Table> {
+        let oid = get(row, 0)?;
+        let kind: String = get(row, 3)?;
+        Ok(Table {
+            oid,
+            schema: get(row, 1)?,
+            name: get(row, 2)?,
+            kind: match kind.chars().next() {
+                Some('r') => RelationKind::Table,
+                Some('p') => RelationKind::PartitionedTable,
+                other => RelationKind::Other(other.unwrap_or('?')),
+            },
+            unlogged_or_temporary: get(row, 4)?,
+            row_security_applies: get(row, 5)?,
+            can_select: get(row, 6)?,
+            replica_identity: replica_identity(get(row, 7)?, get(row, 8)?),
+            primary_key: self.primary_keys.remove(&oid).and_then(|keys| keys.into_iter().next()),
+            columns: self.columns.remove(&oid).unwrap_or_default(),
+            leaves: self.leaves.remove(&oid).unwrap_or_default(),
+            indexes: self.indexes.remove(&oid).unwrap_or_default(),
+            estimated_rows: get::<Option<i64>>(row, 9)?.and_then(|rows| u64::try_from(rows).ok()),
+            bytes: u64::try_from(get::<i64>(row, 10)?).unwrap_or(0),
+        })
+    }
+}
+
+fn replica_identity(code: &str, index_columns: Option<Vec<String>>) -> ReplicaIdentity {
+    match (code, index_columns) {
+        ("f", _) => ReplicaIdentity::Full,
+        ("d", _) => ReplicaIdentity::Default,
+        ("i", Some(columns)) => ReplicaIdentity::Index(columns),
+        // `i` without an index: it was dropped, and the identity with it.
+        _ => ReplicaIdentity::Nothing,
+    }
+}
+
+fn leaf(row: &Row) -> Result<Leaf> {
+    Ok(Leaf {
+        oid: get(row, 1)?,
+        schema: get(row, 2)?,
+        name: get(row, 3)?,
+        replica_identity: replica_identity(get(row, 4)?, get(row, 5)?),
+    })
+}
+
+fn primary_key(row: &Row) -> Result<PrimaryKey> {
+    Ok(PrimaryKey { index_name: get(row, 1)?, deferrable: get(row, 2)?, columns: get(row, 3)? })
+}
+
+fn index(row: &Row) -> Result<Index> {
+    let options: Vec<String> = get(row, 5)?;
+    Ok(Index {
+        name: get(row, 1)?,
+        method: get(row, 2)?,
+        column: get(row, 3)?,
+        operator_class: get(row, 4)?,
+        options: options
+            .iter()
+            .filter_map(|option| option.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    })
+}
+
+/// Columns in attribute order, each with its type resolved.
+async fn columns(connection: &Connection, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Column>>> {
+    let rows = connection.rows(DOING, COLUMNS, &[&oids]).await?;
+    let type_oids: Vec<Oid> = rows.iter().map(|row| get(row, 2)).collect::<Result<_>>()?;
+    let types = Types::read(connection, &type_oids).await?;
+    let mut columns: HashMap<Oid, Vec<Column>> = HashMap::new();
+    for row in &rows {
+        let (type_oid, typmod) = (get(row, 2)?, get(row, 3)?);
+        columns.entry(get(row, 0)?).or_default().push(Column {
+            name: get(row, 1)?,
+            type_oid,
+            typmod,
+            type_name: get(row, 4)?,
+            data_type: types.resolve(type_oid, typmod)?,
+            not_null: get(row, 5)?,
+            generated: get(row, 6)?,
+        });
+    }
+    Ok(columns)
+}
+
+struct RawType {
+    name: String,
+    schema: String,
+    /// `typtype`: b, c, d, e, p, r, m.
+    class: String,
+    is_array: bool,
+    element: Oid,
+    base: Oid,
+    base_typmod: i32,
+    extension: Option<String>,
+}
+
+struct Types(HashMap<Oid, RawType>);
+
+impl Types {
+    async fn read(connection: &Connection, oids: &[Oid]) -> Result<Types> {
+        let mut types = HashMap::new();
+        for row in connection.rows(DOING, TYPES, &[&oids]).await? {
+            types.insert(
+                get(&row, 0)?,
+                RawType {
+                    name: get(&row, 1)?,
+                    schema: get(&row, 2)?,
+                    class: get(&row, 3)?,
+                    is_array: get(&row, 4)?,
+                    element: get(&row, 5)?,
+                    base: get(&row, 6)?,
+                    base_typmod: get(&row, 7)?,
+                    extension: get(&row, 8)?,
+                },
+            );
+        }
+        Ok(Types(types))
+    }
+
+    /// The typmod of an array column is that of its elements. That of a column of a domain is -1: the domain has it.
+    fn resolve(&self, oid: Oid, typmod: i32) -> Result<PgType> {
+        let raw = self
+            .0
+            .get(&oid)
+            .ok_or_else(|| PostgresError::Answer { doing: DOING, what: format!("type {oid} is not in pg_type") })?;
+        let mut effective_typmod = typmod;
+        let kind = match raw.class.as_str() {
+            "d" => {
+                effective_typmod = raw.base_typmod;
+                TypeKind::Domain(Box::new(self.resolve(raw.base, raw.base_typmod)?))
+            }
+            "e" => TypeKind::Enum,
+            "c" => TypeKind::Composite,
+            "r" | "m" => TypeKind::Range,
+            _ if raw.is_array => TypeKind::Array(Box::new(self.resolve(raw.element, typmod)?)),
+            _ => TypeKind::Base,
+        };
+        Ok(PgType {
+            oid,
+            name: raw.name.clone(),
+            schema: raw.schema.clone(),
+            extension: raw.extension.clone(),
+            typmod: effective_typmod,
+            kind,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_by_part_and_exact_names_as_a_whole() {
+        for (pattern, schema, name, matches) in [
+            ("public.docs", "public", "docs", true),
+            ("docs", "public", "docs", true),
+            ("docs", "other", "docs", false),
+            ("public.*", "public", "docs", true),
+            ("public.*", "other", "docs", false),
+            ("*.docs", "other", "docs", true),
+            ("public.d?cs", "public", "docs", true),
+            ("public.d?cs", "public", "dcs", false),
+            ("public.*_v*1", "public", "a_v_v21", true),
+            ("public.*_v*1", "public", "a_v_v2", false),
+            ("*.*", "a", "b", true),
+            ("a.b.c", "a.b", "c", true),
+            ("a.b.c", "a", "b.c", true),
+            ("public.docs*", "public", "docs", true),
+            ("public.", "public", "", true),
+            ("public.*ä", "public", "ää", true),
+        ] {
+            assert_eq!(matches_pattern(pattern, schema, name), matches, "{pattern} on {schema}.{name}");
+        }
+    }
+
+    #[test]
+    fn an_exact_name_wins_over_a_glob_and_finds_what_a_glob_may_not() {
+        let patterns = ["public.*".to_owned(), "public.docs".to_owned()];
+        assert_eq!(choose(&patterns, "public", "docs", true), Some(1));
+        assert_eq!(choose(&patterns, "public", "other", true), Some(0));
+        assert_eq!(choose(&patterns, "public", "a_view", false), None);
+        assert_eq!(choose(&["public.a_view".to_owned()], "public", "a_view", false), Some(0));
+    }
+
+    #[test]
+    fn a_domain_over_a_vector_shows_the_dimension_of_its_base() {
+        let raw = |name: &str, class: &str, base, base_typmod, element| RawType {
+            name: name.to_owned(),
+            schema: "public".to_owned(),
+            class: class.to_owned(),
+            is_array: element != 0,
+            element,
+            base,
+            base_typmod,
+            extension: None,
+        };
+        let types = Types(HashMap::from([
+            (1, raw("vector", "b", 0, -1, 0)),
+            (2, raw("embedding", "d", 1, 3, 0)),
+            (3, raw("_vector", "b", 0, -1, 1)),
+        ]));
+        let domain = types.resolve(2, -1).expect("known");
+        assert_eq!(domain.typmod, 3);
+        let TypeKind::Domain(base) = domain.kind else { panic!("a domain") };
+        assert_eq!((base.name.as_str(), base.typmod), ("vector", 3));
+        let TypeKind::Array(element) = types.resolve(3, 5).expect("known").kind else { panic!("an array") };
+        assert_eq!(element.typmod, 5);
+        assert!(types.resolve(9, -1).is_err());
+    }
+}

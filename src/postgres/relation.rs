@@ -1,0 +1,532 @@
+//! Relations of one replication session: which table a change belongs to, and where each of its columns goes.
+//!
+//! In: `TrackedTable`s once, then the messages of pgoutput in order. Out: `Event`s with rows in the plan's order.
+//! Pure.
+//!
+//! ```text
+//!  Relation (columns as PostgreSQL has them) ──► by name ──► projection (columns as a `Row` has them)
+//! ```
+//!
+//! Holds: values go by column name, never by place, so a column that is added, dropped or moved cannot put a value into
+//! another field. A relation that no longer fits makes its table `Unfit`, for the rest of the session: nothing of it is
+//! decoded any more. The key columns of every row are known. `OldRow::Full` is only said when the relation whose row
+//! changed is REPLICA IDENTITY FULL: through a partitioned root the tag of an old tuple follows the root, its contents
+//! follow the leaf (tried on 15 to 18), so there it takes root and every leaf.
+//!
+//! Not here: the cache outlives no session; Relation messages are sent again after a reconnect.
+
+use std::collections::{HashMap, HashSet};
+
+use super::pgoutput::{Message, OldTuple, Relation, Tuple};
+use crate::change::{Change, Event, Oid, OldRow, Row, TableId, Value};
+
+/// What the stream must know of a table of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackedTable {
+    pub id: TableId,
+    pub oid: Oid,
+    pub schema: String,
+    pub name: String,
+    /// In the order of a `Row`.
+    pub columns: Vec<TrackedColumn>,
+    /// Indexes into `columns` of the key's columns.
+    pub key: Vec<usize>,
+    /// Leaf partitions; empty, or itself, for an ordinary table.
+    pub leaves: Vec<TrackedLeaf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackedColumn {
+    pub name: String,
+    pub type_oid: Oid,
+    pub typmod: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackedLeaf {
+    pub oid: Oid,
+    /// REPLICA IDENTITY FULL.
+    pub full: bool,
+}
+
+/// The stream sent something that pgoutput never sends.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolViolation {
+    #[error("a change of relation {0}, which was never described")]
+    UnknownRelation(Oid),
+    #[error("a tuple of {found} values for relation {oid} with {expected} columns")]
+    ColumnCount { oid: Oid, expected: usize, found: usize },
+}
+
+pub struct Relations {
+    tables: Vec<TrackedTable>,
+    /// Root, ordinary table or leaf → index into `tables`.
+    by_oid: HashMap<Oid, usize>,
+    /// Leaves whose identity is not FULL as far as we know, by table.
+    not_full: Vec<HashSet<Oid>>,
+    /// A relation that we do not track and that is not FULL was described: it may be a new partition.
+    stranger_not_full: bool,
+    known: HashMap<Oid, Known>,
+    unfit: HashSet<TableId>,
+}
+
+enum Known {
+    Ignored,
+    Tracked { table: usize, fit: Result<Projection, String> },
+}
+
+struct Projection {
+    /// For each column of the `Row`, its place in the tuple.
+    places: Box<[usize]>,
+    /// Number of values of a tuple.
+    width: usize,
+    /// The relation itself is FULL.
+    full: bool,
+}
+
+impl Relations {
+    pub fn new(tables: Vec<TrackedTable>) -> Relations {
+        let mut by_oid = HashMap::new();
+        let mut not_full = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            by_oid.insert(table.oid, index);
+            by_oid.extend(table.leaves.iter().map(|leaf| (leaf.oid, index)));
+            not_full.push(
+                table.leaves.iter().filter(|leaf| leaf.oid != table.oid && !leaf.full).map(|leaf| leaf.oid).collect(),
+            );
+        }
+        Relations { tables, by_oid, not_full, stranger_not_full: false, known: HashMap::new(), unfit: HashSet::new() }
+    }
+
+    /// The event of one message; `None` for what is of no concern: other tables, types, origins, foreign messages.
+    ///
+    /// Transaction boundaries and logical messages are not made into events here.
+    pub fn event(&mut self, message: Message) -> Result<Option<Event>, ProtocolViolation> {
+        match message {
+            Message::Relation(relation) => {
+                self.relation(&relation);
+                Ok(None)
+            }
+            Message::Insert { relation, mut new } => {
+                self.change(relation, &mut [&mut new], |table, projection, tuples| {
+                    let [new] = tuples else { return Err("an insert without a row".to_owned()) };
+                    let new = projection.row(new);
+                    known_key(table, &new)?;
+                    Ok(Change::Insert { new })
+                })
+            }
+            Message::Update { relation, old: None, mut new } => {
+                self.change(relation, &mut [&mut new], |table, projection, tuples| {
+                    let [new] = tuples else { return Err("an update without a row".to_owned()) };
+                    let new = projection.row(new);
+                    known_key(table, &new)?;
+                    Ok(Change::Update { old: None, new })
+                })
+            }
+            Message::Update { relation, old: Some(old), mut new } => {
+                let (mut old, tagged_full) = untag(old);
+                let full = tagged_full && self.is_full(relation);
+                self.change(relation, &mut [&mut old, &mut new], |table, projection, tuples| {
+                    let [old, new] = tuples else { return Err("an update without a row".to_owned()) };
+                    let (old, mut new) = (projection.row(old), projection.row(new));
+                    known_key(table, &old)?;
+                    for (i, (old, new)) in old.0.iter().zip(new.0.iter_mut()).enumerate() {
+                        // A key column may be out of line as well: the old key then has it, changed or not.
+                        if *new == Value::UnchangedToast && (full || table.key.contains(&i)) {
+                            *new = old.clone();
+                        }
+                    }
+                    known_key(table, &new)?;
+                    Ok(Change::Update { old: Some(old_row(table, old, full)), new })
+                })
+            }
+            Message::Delete { relation, old } => {
+                let (mut old, tagged_full) = untag(old);
+                let full = tagged_full && self.is_full(relation);
+                self.change(relation, &mut [&mut old], |table, projection, tuples| {
+                    let [old] = tuples else { return Err("a delete without a row".to_owned()) };
+                    let old = projection.row(old);
+                    known_key(table, &old)?;
+                    Ok(Change::Delete { old: old_row(table, old, full) })
+                })
+            }
+            Message::Truncate { relations } => Ok(self.truncate(&relations)),
+            Message::Begin { .. }
+            | Message::Commit { .. }
+            | Message::Origin
+            | Message::Type
+            | Message::Logical { .. } => Ok(None),
+        }
+    }
+
+    /// What does not fit is told with the first change: a relation may be described on behalf of a transaction that
+    /// lies before our checkpoint, with a shape older than the plan.
+    fn relation(&mut self, relation: &Relation) {
+        let full = relation.replica_identity == b'f';
+        let Some((&index, table)) = self.by_oid.get(&relation.oid).and_then(|i| Some((i, self.tables.get(*i)?))) else {
+            self.stranger_not_full |= !full;
+            self.known.insert(relation.oid, Known::Ignored);
+            return;
+        };
+        if relation.oid != table.oid
+            && let Some(not_full) = self.not_full.get_mut(index)
+        {
+            if full {
+                not_full.remove(&relation.oid);
+            } else {
+                not_full.insert(relation.oid);
+            }
+        }
+        let fit = project(table, relation);
+        self.known.insert(relation.oid, Known::Tracked { table: index, fit });
+    }
+
+    fn unfit_once(&mut self, table: TableId, reason: String) -> Option<Event> {
+        self.unfit.insert(table).then_some(Event::Unfit { table, reason })
+    }
+
+    /// May an old tuple that is tagged FULL be believed? `stranger_not_full` is about partitions made since the plan.
+    fn is_full(&self, oid: Oid) -> bool {
+        let Some(Known::Tracked { table: index, fit: Ok(projection) }) = self.known.get(&oid) else { return false };
+        let Some(table) = self.tables.get(*index) else { return false };
+        let is_partitioned_root = oid == table.oid && table.leaves.iter().any(|leaf| leaf.oid != oid);
+        let leaves_are_full = self.not_full.get(*index).is_some_and(HashSet::is_empty) && !self.stranger_not_full;
+        projection.full && (!is_partitioned_root || leaves_are_full)
+    }
+
+    fn change(
+        &mut self,
+        oid: Oid,
+        tuples: &mut [&mut Tuple],
+        build: impl FnOnce(&TrackedTable, &Projection, &mut [&mut Tuple]) -> Result<Change, String>,
+    ) -> Result<Option<Event>, ProtocolViolation> {
+        let known = self.known.get(&oid).ok_or(ProtocolViolation::UnknownRelation(oid))?;
+        let Known::Tracked { table: index, fit } = known else { return Ok(None) };
+        let Some(table) = self.tables.get(*index) else { return Ok(None) };
+        let id = table.id;
+        if self.unfit.contains(&id) {
+            return Ok(None);
+        }
+        let change = match fit {
+            Ok(projection) => {
+                if let Some(tuple) = tuples.iter().find(|tuple| tuple.len() != projection.width) {
+                    let (expected, found) = (projection.width, tuple.len());
+                    return Err(ProtocolViolation::ColumnCount { oid, expected, found });
+                }
+                build(table, projection, tuples)
+            }
+            Err(reason) => Err(reason.clone()),
+        };
+        Ok(match change {
+            Ok(change) => Some(Event::Change { table: id, change }),
+            Err(reason) => self.unfit_once(id, reason),
+        })
+    }
+
+    /// Through the root PostgreSQL names the root, or nothing when a partition alone is truncated. Without it, the
+    /// leaves are named, and only all of them together are the table.
+    fn truncate(&mut self, oids: &[Oid]) -> Option<Event> {
+        let mut tables = Vec::new();
+        for oid in oids {
+            let Some(table) = self.by_oid.get(oid).and_then(|&index| self.tables.get(index)) else { continue };
+            let whole = oids.contains(&table.oid)
+                || (!table.leaves.is_empty() && table.leaves.iter().all(|leaf| oids.contains(&leaf.oid)));
+            if self.unfit.contains(&table.id) {
+                continue;
+            }
+            if !whole {
+                let reason = format!("a partition of {}.{} was truncated alone", table.schema, table.name);
+                let id = table.id;
+                return self.unfit_once(id, reason);
+            }
+            if !tables.contains(&table.id) {
+                tables.push(table.id);
+            }
+        }
+        if tables.is_empty() { None } else { Some(Event::Truncate { tables }) }
+    }
+}
+
+fn untag(old: OldTuple) -> (Tuple, bool) {
+    match old {
+        OldTuple::Key(tuple) => (tuple, false),
+        OldTuple::Full(tuple) => (tuple, true),
+    }
+}
+
+impl Projection {
+    /// Takes the values out of the tuple: each column has one place.
+    fn row(&self, tuple: &mut Tuple) -> Row {
+        let take =
+            |&place: &usize| tuple.get_mut(place).map_or(Value::Null, |value| std::mem::replace(value, Value::Null));
+        Row(self.places.iter().map(take).collect())
+    }
+}
+
+fn old_row(table: &TrackedTable, mut old: Row, full: bool) -> OldRow {
+    if full {
+        return OldRow::Full(old);
+    }
+    for (i, value) in old.0.iter_mut().enumerate() {
+        if !table.key.contains(&i) {
+            *value = Value::Null;
+        }
+    }
+    OldRow::Key(old)
+}
+
+/// A NULL in an old key means that the column was not sent; in a new row it cannot be, as a primary key has none.
+fn known_key(table: &TrackedTable, row: &Row) -> Result<(), String> {
+    for &i in &table.key {
+        let name = table.columns.get(i).map_or("?", |column| column.name.as_str());
+        match row.0.get(i) {
+            Some(Value::Text(_) | Value::Binary(_)) => {}
+            Some(Value::UnchangedToast) => {
+                return Err(format!("key column {name:?} is stored out of line and was not sent"));
+            }
+            Some(Value::Null) | None => return Err(format!("key column {name:?} was not sent or is NULL")),
+        }
+    }
+    Ok(())
+}
+
+/// Finds every column of the plan in the relation, or says in one sentence what differs.
+fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, String> {
+    let what = format!("{}.{}", relation.schema, relation.name);
+    if relation.replica_identity == b'n' {
+        return Err(format!("{what} has REPLICA IDENTITY NOTHING now: its UPDATEs and DELETEs would be lost"));
+    }
+    let mut places = Vec::with_capacity(table.columns.len());
+    for (i, column) in table.columns.iter().enumerate() {
+        let found = relation.columns.iter().enumerate().find(|(_, candidate)| candidate.name == column.name);
+        let Some((place, found)) = found else {
+            return Err(format!(
+                "column {:?} of {what} was dropped, renamed or left out of the publication",
+                column.name
+            ));
+        };
+        if found.type_oid != column.type_oid {
+            return Err(format!("column {:?} of {what} has another type now", column.name));
+        }
+        if found.typmod != column.typmod {
+            return Err(format!(
+                "column {:?} of {what} has another length, precision or dimension now (type modifier {} instead of {})",
+                column.name, found.typmod, column.typmod
+            ));
+        }
+        if table.key.contains(&i) && !found.in_identity {
+            return Err(format!("the replica identity of {what} no longer covers the key column {:?}", column.name));
+        }
+        places.push(place);
+    }
+    Ok(Projection { places: places.into(), width: relation.columns.len(), full: relation.replica_identity == b'f' })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pgoutput::RelationColumn;
+    use super::*;
+
+    const ROOT: Oid = 100;
+    const LEAVES: [Oid; 2] = [101, 102];
+    const DOCS: TableId = TableId(0);
+
+    fn text(text: &'static str) -> Value {
+        Value::Text(text.into())
+    }
+
+    fn column(name: &str, in_identity: bool, type_oid: Oid, typmod: i32) -> RelationColumn {
+        RelationColumn { in_identity, name: name.to_owned(), type_oid, typmod }
+    }
+
+    /// docs (id int8 key, title text, embedding vector(3)), and in PostgreSQL a column that the plan leaves out.
+    fn docs(leaves: &[(Oid, bool)]) -> TrackedTable {
+        let column = |name: &str, type_oid, typmod| TrackedColumn { name: name.to_owned(), type_oid, typmod };
+        TrackedTable {
+            id: DOCS,
+            oid: ROOT,
+            schema: "public".to_owned(),
+            name: "docs".to_owned(),
+            columns: vec![column("embedding", 9000, 3), column("id", 20, -1), column("title", 25, -1)],
+            key: vec![1],
+            leaves: leaves.iter().map(|&(oid, full)| TrackedLeaf { oid, full }).collect(),
+        }
+    }
+
+    fn relation(oid: Oid, identity: u8, columns: &[RelationColumn]) -> Message {
+        Message::Relation(Relation {
+            oid,
+            schema: "public".to_owned(),
+            name: "docs".to_owned(),
+            replica_identity: identity,
+            columns: columns.to_vec(),
+        })
+    }
+
+    fn usual(oid: Oid, identity: u8) -> Message {
+        let full = identity == b'f';
+        let columns = [
+            column("id", true, 20, -1),
+            column("note", full, 25, -1),
+            column("title", full, 25, -1),
+            column("embedding", full, 9000, 3),
+        ];
+        relation(oid, identity, &columns)
+    }
+
+    fn tuple<const N: usize>(values: [Value; N]) -> Tuple {
+        Tuple::from_iter(values)
+    }
+
+    fn row<const N: usize>(values: [Value; N]) -> Row {
+        Row(values.into())
+    }
+
+    fn changed(relations: &mut Relations, message: Message) -> Change {
+        match relations.event(message) {
+            Ok(Some(Event::Change { table: DOCS, change })) => change,
+            other => panic!("no change but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn values_go_by_name_into_the_plans_order() {
+        let mut relations = Relations::new(vec![docs(&[])]);
+        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        let new = tuple([text("1"), text("note"), text("t"), text("[1,2,3]")]);
+        assert_eq!(
+            changed(&mut relations, Message::Insert { relation: ROOT, new }),
+            Change::Insert { new: row([text("[1,2,3]"), text("1"), text("t")]) }
+        );
+        // The same relation with other places and one column more, as after DROP and ADD COLUMN.
+        let columns = [
+            column("embedding", false, 9000, 3),
+            column("title", false, 25, -1),
+            column("added", false, 16, -1),
+            column("id", true, 20, -1),
+        ];
+        assert_eq!(relations.event(relation(ROOT, b'd', &columns)), Ok(None));
+        let new = tuple([text("[1,2,3]"), Value::Null, text("t"), text("1")]);
+        assert_eq!(
+            changed(&mut relations, Message::Insert { relation: ROOT, new }),
+            Change::Insert { new: row([text("[1,2,3]"), text("1"), Value::Null]) }
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_once_and_nothing_is_decoded_afterwards() {
+        let id = column("id", true, 20, -1);
+        let title = column("title", false, 25, -1);
+        let embedding = column("embedding", false, 9000, 3);
+        let cases = [
+            (b'd', vec![id.clone(), title.clone()], "\"embedding\" of public.docs was dropped"),
+            (b'd', vec![id.clone(), title.clone(), column("embedding", false, 9001, 3)], "another type"),
+            (b'd', vec![id.clone(), title.clone(), column("embedding", false, 9000, 4)], "modifier 4 instead of 3"),
+            (b'i', vec![column("id", false, 20, -1), title.clone(), embedding.clone()], "no longer covers the key"),
+            (b'n', vec![id, title, embedding], "REPLICA IDENTITY NOTHING"),
+        ];
+        for (identity, columns, sentence) in cases {
+            let mut relations = Relations::new(vec![docs(&[])]);
+            let width = columns.len();
+            let insert = || {
+                let new = Tuple::from_iter(std::iter::repeat_n(text("1"), width));
+                Message::Insert { relation: ROOT, new }
+            };
+            assert_eq!(relations.event(relation(ROOT, identity, &columns)), Ok(None));
+            match relations.event(insert()) {
+                Ok(Some(Event::Unfit { table: DOCS, reason })) => assert!(reason.contains(sentence), "{reason}"),
+                other => panic!("{sentence}: {other:?}"),
+            }
+            assert_eq!(relations.event(insert()), Ok(None), "told twice");
+            assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+            assert_eq!(relations.event(Message::Truncate { relations: vec![ROOT] }), Ok(None));
+        }
+    }
+
+    #[test]
+    fn old_tuples_are_believed_as_far_as_the_physical_relation_goes() {
+        let old = || tuple([text("1"), text("note"), text("before"), text("[1,2,3]")]);
+        let new = || tuple([text("1"), text("note"), text("after"), Value::UnchangedToast]);
+        let update = |relation| Message::Update { relation, old: Some(OldTuple::Full(old())), new: new() };
+        let complete = Change::Update {
+            old: Some(OldRow::Full(row([text("[1,2,3]"), text("1"), text("before")]))),
+            new: row([text("[1,2,3]"), text("1"), text("after")]),
+        };
+        let key_only = Change::Update {
+            old: Some(OldRow::Key(row([Value::Null, text("1"), Value::Null]))),
+            new: row([Value::UnchangedToast, text("1"), text("after")]),
+        };
+        let [a, b] = LEAVES;
+        // leaves at the plan, relations described, is the old tuple complete?
+        let cases: [(&[(Oid, bool)], &[(Oid, u8)], bool); 7] = [
+            (&[], &[(ROOT, b'f')], true),
+            (&[(ROOT, true)], &[(ROOT, b'f')], true),
+            (&[(a, true), (b, true)], &[(ROOT, b'f')], true),
+            (&[(a, true), (b, false)], &[(ROOT, b'f')], false),
+            (&[(a, true), (b, false)], &[(ROOT, b'f'), (b, b'f')], true),
+            (&[(a, true), (b, true)], &[(ROOT, b'f'), (b, b'd')], false),
+            (&[(a, true), (b, true)], &[(ROOT, b'f'), (103, b'd')], false),
+        ];
+        for (leaves, described, is_complete) in cases {
+            let mut relations = Relations::new(vec![docs(leaves)]);
+            for &(oid, identity) in described {
+                assert_eq!(relations.event(usual(oid, identity)), Ok(None));
+            }
+            let expected = if is_complete { &complete } else { &key_only };
+            assert_eq!(&changed(&mut relations, update(ROOT)), expected, "{leaves:?} {described:?}");
+        }
+        // Published by leaf, the leaf's own identity is what counts.
+        let mut relations = Relations::new(vec![docs(&[(a, true), (b, false)])]);
+        assert_eq!(relations.event(usual(a, b'f')), Ok(None));
+        assert_eq!(changed(&mut relations, update(a)), complete);
+    }
+
+    #[test]
+    fn an_old_key_fills_in_a_key_that_is_out_of_line_and_nothing_else() {
+        let mut relations = Relations::new(vec![docs(&[])]);
+        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        let old = OldTuple::Key(tuple([text("k"), Value::Null, Value::Null, Value::Null]));
+        let new = tuple([Value::UnchangedToast, Value::Null, text("t"), Value::UnchangedToast]);
+        assert_eq!(
+            changed(&mut relations, Message::Update { relation: ROOT, old: Some(old), new: new.clone() }),
+            Change::Update {
+                old: Some(OldRow::Key(row([Value::Null, text("k"), Value::Null]))),
+                new: row([Value::UnchangedToast, text("k"), text("t")]),
+            }
+        );
+        match relations.event(Message::Update { relation: ROOT, old: None, new }) {
+            Ok(Some(Event::Unfit { reason, .. })) => assert!(reason.contains("out of line"), "{reason}"),
+            other => panic!("a row without a key: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_truncate_empties_the_table_only_when_all_of_it_was_truncated() {
+        let [a, b] = LEAVES;
+        let truncate = |oids: &[Oid]| {
+            let mut relations = Relations::new(vec![docs(&[(a, false), (b, false)])]);
+            relations.event(Message::Truncate { relations: oids.to_vec() })
+        };
+        let whole = Ok(Some(Event::Truncate { tables: vec![DOCS] }));
+        assert_eq!(truncate(&[ROOT]), whole);
+        assert_eq!(truncate(&[a, b]), whole);
+        assert_eq!(truncate(&[ROOT, a, b, 7]), whole);
+        assert_eq!(truncate(&[7]), Ok(None));
+        assert!(matches!(truncate(&[a]), Ok(Some(Event::Unfit { table: DOCS, .. }))));
+    }
+
+    #[test]
+    fn changes_of_other_tables_are_ignored_and_of_undescribed_ones_refused() {
+        let mut relations = Relations::new(vec![docs(&[])]);
+        assert_eq!(relations.event(usual(7, b'd')), Ok(None));
+        let insert = |relation, width| Message::Insert {
+            relation,
+            new: Tuple::from_iter(std::iter::repeat_n(text("1"), width)),
+        };
+        assert_eq!(relations.event(insert(7, 9)), Ok(None));
+        assert_eq!(relations.event(insert(ROOT, 4)), Err(ProtocolViolation::UnknownRelation(ROOT)));
+        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        let wrong = ProtocolViolation::ColumnCount { oid: ROOT, expected: 4, found: 3 };
+        assert_eq!(relations.event(insert(ROOT, 3)), Err(wrong));
+    }
+}

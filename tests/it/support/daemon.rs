@@ -1,0 +1,122 @@
+//! The built binary as a child of the test: to be killed and started again on the same configuration.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use walvec::servers::{free_port, http_get};
+
+use super::wait::until;
+
+/// `walvec run --config …`. Killed on drop; its log is printed when the test panics.
+pub struct Daemon {
+    child: Child,
+    config: PathBuf,
+    log: PathBuf,
+    admin_port: u16,
+}
+
+impl Daemon {
+    /// Writes `walvec.toml` into `directory` (with an `[admin]` section on a free port, so give none) and starts.
+    pub fn start(directory: &Path, config: &str) -> Daemon {
+        let admin_port = free_port().expect("a free port");
+        let path = directory.join("walvec.toml");
+        let text = format!("{config}\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n");
+        std::fs::write(&path, text).expect("the configuration is written");
+        let log = directory.join("walvec.log");
+        Daemon { child: spawn(&path, &log), config: path, log, admin_port }
+    }
+
+    /// SIGKILL, as `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the daemon can be killed");
+        self.child.wait().expect("the daemon is our child");
+    }
+
+    /// SIGTERM; returns when it has drained and ended.
+    pub async fn terminate(&mut self, deadline: Duration) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
+        kill_process(pid, Signal::TERM).expect("the daemon can be told to stop");
+        self.ended(deadline).await
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        until("the daemon ends", deadline, async || self.child.try_wait().expect("the daemon is our child")).await
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.child.try_wait().expect("the daemon is our child").is_none()
+    }
+
+    /// Starts it again after it ended.
+    pub fn restart(&mut self) {
+        assert!(!self.running(), "the daemon still runs");
+        self.child = spawn(&self.config, &self.log);
+    }
+
+    /// Waits until /readyz says that every table follows; panics with the log when the daemon ends meanwhile.
+    pub async fn ready(&mut self, deadline: Duration) {
+        let port = self.admin_port;
+        until("/readyz answers 200", deadline, async || {
+            assert!(self.running(), "the daemon ended:\n{}", self.log());
+            http_get(port, "/readyz").await.ok().filter(|(status, _)| *status == 200)
+        })
+        .await;
+    }
+
+    /// /status, once it answers and `condition` holds for it.
+    pub async fn status(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        condition: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let port = self.admin_port;
+        until(what, deadline, async || {
+            assert!(self.running(), "the daemon ended:\n{}", self.log());
+            let (status, body) = http_get(port, "/status").await.ok()?;
+            let body = (status == 200).then(|| serde_json::from_str(&body).ok()).flatten()?;
+            condition(&body).then_some(body)
+        })
+        .await
+    }
+
+    /// `GET path` from its admin server.
+    pub async fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        http_get(self.admin_port, path).await
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+fn spawn(config: &Path, log: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(log).expect("the log opens");
+    Command::new(env!("CARGO_BIN_EXE_walvec"))
+        .args(["run", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("the daemon starts")
+}

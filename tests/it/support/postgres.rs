@@ -1,0 +1,58 @@
+//! One PostgreSQL of each major for all tests of this process, a fresh database for each.
+//!
+//! The clusters live in statics, which are never dropped: their watchers end them when this process does.
+//! A test that stops or kills its server starts its own.
+
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+use walvec::servers::{Postgres, PostgresOptions};
+
+use super::unique;
+
+/// The shared cluster of `major`, 16 or 18. Up to 200 slots: tests leave theirs behind.
+pub async fn shared(major: u16) -> &'static Postgres {
+    static SIXTEEN: OnceCell<Postgres> = OnceCell::const_new();
+    static EIGHTEEN: OnceCell<Postgres> = OnceCell::const_new();
+    let cell = match major {
+        16 => &SIXTEEN,
+        18 => &EIGHTEEN,
+        _ => panic!("no shared PostgreSQL {major}"),
+    };
+    cell.get_or_init(async || {
+        let settings = ["max_replication_slots", "max_wal_senders", "max_connections"];
+        let settings = settings.map(|name| (name.to_owned(), "200".to_owned())).to_vec();
+        let options = PostgresOptions { major, settings, ..PostgresOptions::default() };
+        Postgres::start(options).await.expect("PostgreSQL starts")
+    })
+    .await
+}
+
+/// A database of its own with `vector`, and a superuser's session in it.
+pub struct Database {
+    pub server: &'static Postgres,
+    pub name: String,
+    pub client: Client,
+}
+
+impl Database {
+    /// In the shared cluster of `major`.
+    pub async fn create(major: u16) -> Database {
+        let server = shared(major).await;
+        let name = unique("test");
+        let admin = server.connect("postgres").await.expect("connected");
+        admin.batch_execute(&format!("create database {name}")).await.expect("database created");
+        let client = server.connect(&name).await.expect("connected");
+        client.batch_execute("create extension vector").await.expect("pgvector is there");
+        Database { server, name, client }
+    }
+
+    /// With the password.
+    pub fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
+    /// Another session as superuser.
+    pub async fn session(&self) -> Client {
+        self.server.connect(&self.name).await.expect("connected")
+    }
+}
