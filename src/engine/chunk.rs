@@ -163,14 +163,7 @@ pub(super) struct Dispatched {
 
 impl Dispatched {
     pub(super) fn new(visible_from: FullXid) -> Dispatched {
-        Dispatched {
-            visible_from,
-            index_of: HashMap::new(),
-            next: 0,
-            last: None,
-            forgotten_up_to: None,
-            tracking: true,
-        }
+        Dispatched { visible_from, index_of: HashMap::new(), next: 0, last: None, forgotten_up_to: None, tracking: true }
     }
 
     /// How many were dispatched so far.

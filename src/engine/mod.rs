@@ -32,10 +32,10 @@ mod chunk;
 mod entry;
 mod lane;
 mod ledger;
+mod table;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod simulator;
-mod table;
 #[cfg(test)]
 mod tests;
 
