@@ -3,14 +3,13 @@
 //! - Progress never goes back and never passes a change that no acknowledgement covers.
 //! - A table called *exact* is the source's table at the position that the stream has reached.
 //! - A table called *following*: every key shows a state that the source had between progress and that position. A key
-//!   whose columns were fetched may be newer, or wait for the deletion that its fetch has seen, until progress is past
-//!   the fetch.
+//!   that was fetched may be newer, or wait for the deletion that its fetch has seen, until progress is past the fetch.
 //! - At rest the target equals the source, and progress is at its end.
 
 use crate::change::{Lsn, TableId};
 
 use super::daemon::Daemon;
-use super::script::KEYS;
+use super::script::{KEYS, SCALAR};
 use super::source::SourceRow;
 use super::target::Entity;
 use super::world::World;
@@ -55,9 +54,9 @@ impl World {
                     return Err(format!("table {table} is called exact, but key {key} shows {shown:?}"));
                 }
             }
-            if daemon.fetched_at[table][key] <= progress
-                && !self.source.states(progress, reached, events).any(|state| shows(state[table][key]))
-            {
+            let in_range = self.source.states(progress, reached, events).any(|state| shows(state[table][key]));
+            let fetched = daemon.fetched_at[table][key] > progress;
+            if !in_range && !(fetched && self.may_wait_for_its_fetch(table, key, progress, shown)) {
                 return Err(format!(
                     "table {table} is called following at progress {}, but key {key} shows {shown:?}, a state that the \
                      source did not have since",
@@ -66,6 +65,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A key that was fetched may show columns that are newer than what the stream has reached, or be gone early, or
+    /// keep its last state until the deletion that the fetch has seen arrives. But never a row that the source deleted
+    /// before `progress`: its scalar is of the life that the key had then, or of a later one.
+    fn may_wait_for_its_fetch(&self, table: usize, key: usize, progress: Lsn, shown: Option<Entity>) -> bool {
+        let Some(shown) = shown else { return true };
+        let end = self.source.committed.len();
+        let past = self.source.states(Lsn::ZERO, self.source.first_after(progress), 0);
+        let past: Vec<Option<Entity>> = past.map(|state| self.entity(state[table][key])).collect();
+        let life = past.iter().rev().take_while(|entity| entity.is_some()).flatten().copied();
+        let later = self.source.states(progress, end, 0).filter_map(|state| self.entity(state[table][key]));
+        life.chain(later).any(|entity| entity[SCALAR] == shown[SCALAR])
     }
 
     /// What the collection should show for a row.
