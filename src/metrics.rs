@@ -56,13 +56,8 @@ pub enum TablePhase {
 }
 
 impl TablePhase {
-    const ALL: [TablePhase; 5] = [
-        TablePhase::Pending,
-        TablePhase::Copying,
-        TablePhase::CatchingUp,
-        TablePhase::Following,
-        TablePhase::Stopped,
-    ];
+    const ALL: [TablePhase; 5] =
+        [TablePhase::Pending, TablePhase::Copying, TablePhase::CatchingUp, TablePhase::Following, TablePhase::Stopped];
 
     fn label(self) -> &'static str {
         match self {
@@ -159,10 +154,13 @@ impl Metrics {
 
         let build = gauges("walvec_build_info", "1, with the version as a label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let throttled_seconds =
-            CounterVec::new(Opts::new("walvec_throttled_seconds_total", "Seconds waited because Milvus asked for less."), &[])?;
+        let throttled_seconds = CounterVec::new(
+            Opts::new("walvec_throttled_seconds_total", "Seconds waited because Milvus asked for less."),
+            &[],
+        )?;
         registry.register(Box::new(throttled_seconds.clone()))?;
-        let reconnects = IntCounter::new("walvec_reconnects_total", "Times that the source was lost and the session began anew.")?;
+        let reconnects =
+            IntCounter::new("walvec_reconnects_total", "Times that the source was lost and the session began anew.")?;
         registry.register(Box::new(reconnects.clone()))?;
         let requests = counters("walvec_requests_total", "Requests to Milvus that write, by outcome.", &["outcome"])?;
         for outcome in Outcome::ALL {
@@ -177,23 +175,51 @@ impl Metrics {
         Ok(Metrics {
             lag: Lag::new(commit_seconds),
             received_lsn: gauge("walvec_received_lsn_bytes", "Position that the stream has reached.")?,
-            progress_lsn: gauge("walvec_acknowledged_lsn_bytes", "Position up to which Milvus has acknowledged everything.")?,
+            progress_lsn: gauge(
+                "walvec_acknowledged_lsn_bytes",
+                "Position up to which Milvus has acknowledged everything.",
+            )?,
             checkpoint_lsn: gauge("walvec_checkpoint_lsn_bytes", "Position of the checkpoint on disk.")?,
-            confirmed_lsn: gauge("walvec_confirmed_lsn_bytes", "Position that PostgreSQL was told it may forget up to.")?,
+            confirmed_lsn: gauge(
+                "walvec_confirmed_lsn_bytes",
+                "Position that PostgreSQL was told it may forget up to.",
+            )?,
             held_bytes: gauge("walvec_held_bytes", "Bytes of rows on their way.")?,
-            embargoed_keys: gauge("walvec_embargoed_keys", "Keys that wait because a request without an answer may still land.")?,
-            request_seconds: histogram("walvec_request_seconds", "Duration of one request to Milvus that writes.", &latencies)?,
+            embargoed_keys: gauge(
+                "walvec_embargoed_keys",
+                "Keys that wait because a request without an answer may still land.",
+            )?,
+            request_seconds: histogram(
+                "walvec_request_seconds",
+                "Duration of one request to Milvus that writes.",
+                &latencies,
+            )?,
             throttled_seconds: throttled_seconds.with_label_values::<&str>(&[]),
             reconnects,
-            lag_bytes: float("walvec_lag_bytes", "WAL between the server's position and what Milvus has acknowledged.")?,
-            lag_seconds: float("walvec_lag_seconds", "Age of the oldest commit that is not acknowledged, by the server's clock; 0 when there is none.")?,
+            lag_bytes: float(
+                "walvec_lag_bytes",
+                "WAL between the server's position and what Milvus has acknowledged.",
+            )?,
+            lag_seconds: float(
+                "walvec_lag_seconds",
+                "Age of the oldest commit that is not acknowledged, by the server's clock; 0 when there is none.",
+            )?,
             connected: gauge("walvec_connected", "1 while the stream runs.")?,
             requests,
             retained_wal_bytes: gauge("walvec_retained_wal_bytes", "WAL that the slot keeps on the source's disk.")?,
-            safe_wal_bytes: gauge("walvec_safe_wal_bytes", "WAL that may still be written before the slot is in danger; -1 without a limit.")?,
-            catalog_xmin_age: gauge("walvec_slot_catalog_xmin_age_transactions", "Age of the oldest catalog row that the slot keeps from VACUUM.")?,
+            safe_wal_bytes: gauge(
+                "walvec_safe_wal_bytes",
+                "WAL that may still be written before the slot is in danger; -1 without a limit.",
+            )?,
+            catalog_xmin_age: gauge(
+                "walvec_slot_catalog_xmin_age_transactions",
+                "Age of the oldest catalog row that the slot keeps from VACUUM.",
+            )?,
             slot_wal_status: gauges("walvec_slot_wal_status", "1 for the slot's wal_status.", &["status"])?,
-            checkpoint_age_seconds: float("walvec_checkpoint_age_seconds", "Time since the checkpoint last moved or was up to date.")?,
+            checkpoint_age_seconds: float(
+                "walvec_checkpoint_age_seconds",
+                "Time since the checkpoint last moved or was up to date.",
+            )?,
             checkpointed: std::sync::Mutex::new(std::time::Instant::now()),
             rows: counters(
                 "walvec_rows_total",
@@ -201,7 +227,11 @@ impl Metrics {
                 &["table", "action"],
             )?,
             copied_bytes: counters("walvec_copied_bytes_total", "Bytes that the copy has read.", &["table"])?,
-            copy_chunks: gauges("walvec_copy_chunks", "Chunks of the copy, by state: done, total.", &["table", "state"])?,
+            copy_chunks: gauges(
+                "walvec_copy_chunks",
+                "Chunks of the copy, by state: done, total.",
+                &["table", "state"],
+            )?,
             table_phase: gauges("walvec_table_phase", "1 for the phase that the table is in.", &["table", "phase"])?,
             registry,
         })
@@ -232,7 +262,13 @@ impl Metrics {
     }
 
     /// What `pg_replication_slots` says of our slot.
-    pub fn slot(&self, retained_bytes: Option<u64>, safe_wal_size: Option<i64>, xmin_age: Option<i64>, wal_status: Option<&str>) {
+    pub fn slot(
+        &self,
+        retained_bytes: Option<u64>,
+        safe_wal_size: Option<i64>,
+        xmin_age: Option<i64>,
+        wal_status: Option<&str>,
+    ) {
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.retained_wal_bytes.set(retained_bytes.map_or(0, signed));
         self.safe_wal_bytes.set(safe_wal_size.unwrap_or(-1));

@@ -22,7 +22,9 @@ pub enum TelemetryError {
 /// Begin to log. `RUST_LOG`, where it is set, goes before `log.filter`.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.filter.clone());
-    let filter = match EnvFilter::try_new(&filter) {
+    // The library logs the end of its task as an error by itself; we say the same when we handle it.
+    let quiet = format!("pgwire_replication=off,{filter}");
+    let filter = match EnvFilter::try_new(&quiet) {
         Ok(parsed) => parsed,
         Err(source) => return Err(TelemetryError::Filter { filter, source }),
     };

@@ -117,5 +117,6 @@ fn json(status: &Status) -> Response {
 fn html(page: String) -> Response {
     // The page has no script and loads nothing.
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)], page).into_response()
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)], page)
+        .into_response()
 }

@@ -25,8 +25,15 @@ pub(super) fn render(status: &Status) -> String {
         )
         .unwrap_or_default();
     }
-    let error = status.last_error.as_ref().map_or(String::new(), |error| format!("<p class=stopped>{}</p>", escape(&error.message)));
-    let trouble = status.target.last_error.as_ref().map_or(String::new(), |error| format!("<p class=stopped>target: {}</p>", escape(error)));
+    let error = status
+        .last_error
+        .as_ref()
+        .map_or(String::new(), |error| format!("<p class=stopped>{}</p>", escape(&error.message)));
+    let trouble = status
+        .target
+        .last_error
+        .as_ref()
+        .map_or(String::new(), |error| format!("<p class=stopped>target: {}</p>", escape(error)));
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2><title>walvec: {state}</title>\
          <style>body{{font:15px system-ui,sans-serif;margin:2em;max-width:72em}}table{{border-collapse:collapse}}\

@@ -151,7 +151,14 @@ mod tests {
             assert!(status.not_ready().is_some(), "{phase:?}");
         }
         status.tables = vec![table(Phase::Following)];
-        for state in [State::Starting, State::StandingBy, State::WaitingForSlot, State::Connecting, State::Copying, State::Stopped] {
+        for state in [
+            State::Starting,
+            State::StandingBy,
+            State::WaitingForSlot,
+            State::Connecting,
+            State::Copying,
+            State::Stopped,
+        ] {
             status.state = state;
             assert!(status.not_ready().is_some(), "{state:?}");
         }

@@ -218,10 +218,10 @@ async fn furnish(client: &tokio_postgres::Client, workload: &Workload) -> Result
     Ok(bytes.unsigned_abs())
 }
 
-/// Kills the daemon when some chunks are copied and some are not. False when the copy was too quick for that.
+/// Kills the daemon when some rows are copied and some are not. False when the copy was too quick for that.
 async fn kill_in_copy(daemon: &mut Daemon) -> Result<bool, DemoError> {
-    let doing = Doing::counted("copying, to be killed half way", 1);
-    let half_way = |status: &Status| {
+    let doing = Doing::counted("copying, to be killed under way", 1);
+    let under_way = |status: &Status| {
         let table = status.table();
         doing.at(table.chunks_done, table.chunks_total);
         match table.phase.as_str() {
@@ -230,7 +230,7 @@ async fn kill_in_copy(daemon: &mut Daemon) -> Result<bool, DemoError> {
             _ => None,
         }
     };
-    match daemon.until("the copy is under way", half_way).await? {
+    match daemon.until("the copy is under way", under_way).await? {
         Some(table) => {
             daemon.kill().await?;
             doing.done(&format!(

@@ -158,12 +158,22 @@ pub(super) struct Dispatched {
     last: Option<u32>,
     /// Ids that were forgotten: all of them must be visible.
     forgotten_up_to: Option<u32>,
+    /// Ids below were forgotten because a snapshot saw them; one that was taken earlier may not.
+    seen_below: FullXid,
     tracking: bool,
 }
 
 impl Dispatched {
     pub(super) fn new(visible_from: FullXid) -> Dispatched {
-        Dispatched { visible_from, index_of: HashMap::new(), next: 0, last: None, forgotten_up_to: None, tracking: true }
+        Dispatched {
+            visible_from,
+            index_of: HashMap::new(),
+            next: 0,
+            last: None,
+            forgotten_up_to: None,
+            seen_below: 0,
+            tracking: true,
+        }
     }
 
     /// How many were dispatched so far.
@@ -210,6 +220,11 @@ impl Dispatched {
     }
 
     pub(super) fn check_dispatched_only(&mut self, t0: u64, snapshot: &Snapshot) -> Visibility {
+        // Snapshots are judged in another order than they were taken. The next one of this chunk will do.
+        if snapshot.xmin < self.seen_below {
+            return Visibility::NotYet { blocking: snapshot.xmin };
+        }
+        self.seen_below = snapshot.xmin;
         let mut blocking = None;
         self.index_of.retain(|xid, index| {
             let xid = snapshot.widen(*xid);
@@ -248,6 +263,17 @@ mod tests {
         assert_eq!(dispatched.check(later, &snapshot("14:20:14")), Visibility::NotYet { blocking: 14 });
         assert_eq!(dispatched.check(later, &snapshot("20:20:")), Visibility::Valid);
         assert!(dispatched.index_of.is_empty(), "what every later snapshot sees is forgotten");
+    }
+
+    #[test]
+    fn a_snapshot_that_is_judged_late_is_not_taken_for_a_newer_one() {
+        let mut dispatched = Dispatched::new(10);
+        dispatched.note(12);
+        let t0 = dispatched.index();
+        let early = snapshot("12:13:12");
+        assert_eq!(dispatched.check(t0, &snapshot("20:20:")), Visibility::Valid, "another chunk's, taken later");
+        assert_eq!(dispatched.check(t0, &early), Visibility::NotYet { blocking: 12 });
+        assert_eq!(dispatched.check(t0, &snapshot("20:20:")), Visibility::Valid);
     }
 
     #[test]

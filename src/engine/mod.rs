@@ -32,10 +32,10 @@ mod chunk;
 mod entry;
 mod lane;
 mod ledger;
-mod table;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod simulator;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -237,9 +237,8 @@ pub struct Engine {
     chunks: HashMap<ChunkId, Chunk>,
     next_chunk: u64,
     /// Tables of a TRUNCATE that is being carried out; the stream waits.
-    barrier: Vec<(TableId, Barrier)>,
+    barrier: Vec<Truncate>,
     barrier_position: Lsn,
-    barrier_transaction: Option<ledger::Seq>,
     flush_lsn: Lsn,
     sent_limit: Lsn,
     sent_limit_asked: Lsn,
@@ -263,10 +262,14 @@ struct OpenTransaction {
     position: Lsn,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Barrier {
-    Draining,
-    Truncating,
+/// A table of the TRUNCATE that is being carried out.
+#[derive(Clone, Copy)]
+struct Truncate {
+    table: TableId,
+    /// The transaction that waits for it.
+    seq: ledger::Seq,
+    /// The target was asked; before that the table's lanes run dry.
+    asked: bool,
 }
 
 impl Engine {
@@ -286,7 +289,6 @@ impl Engine {
             next_chunk: 0,
             barrier: Vec::new(),
             barrier_position: Lsn::ZERO,
-            barrier_transaction: None,
             flush_lsn: Lsn::ZERO,
             sent_limit: start.sent_limit,
             sent_limit_asked: start.sent_limit,
@@ -351,6 +353,8 @@ impl Engine {
                 self.touch(table, &old_key);
                 self.touch(table, &key);
                 let base = if row.missing() == 0 { None } else { self.base_of_key_change(table, &old_key) };
+                #[cfg(test)]
+                let base = self.buried(table, &key, &row).or(base);
                 self.push(table, old_key, Entry::delete(open.seq, open.xid, open.position), true);
                 self.push_stream_row(table, key, row, base, open);
             }
@@ -367,11 +371,11 @@ impl Engine {
         self.note_dispatched(open.xid);
         self.barrier_position = open.position;
         for &id in tables {
-            if self.table_mut(id).stopped.is_some() || self.barrier.iter().any(|(table, _)| *table == id) {
+            if self.table_mut(id).stopped.is_some() || self.barrier.iter().any(|truncate| truncate.table == id) {
                 continue;
             }
             self.ledger.hold(open.seq);
-            self.barrier.push((id, Barrier::Draining));
+            self.barrier.push(Truncate { table: id, seq: open.seq, asked: false });
             if !self.flaw_truncate_leaves_chunks() {
                 for chunk in self.chunks.values_mut().filter(|chunk| chunk.table == id) {
                     self.held_bytes -= chunk.touch_all(self.dispatched_lsn);
@@ -379,7 +383,6 @@ impl Engine {
                 self.finish_chunks();
             }
         }
-        self.barrier_transaction = Some(open.seq);
         self.drive_barrier();
     }
 
@@ -558,9 +561,9 @@ impl Engine {
 
     /// The collection is empty and no step of emptying it is unanswered.
     pub fn truncated(&mut self, table: TableId) {
-        self.barrier.retain(|(id, _)| *id != table);
-        if let Some(seq) = self.barrier_transaction {
-            self.ledger.release(seq);
+        // A table that was stopped meanwhile is no longer waited for.
+        if let Some(at) = self.barrier.iter().position(|truncate| truncate.table == table) {
+            self.ledger.release(self.barrier.remove(at).seq);
         }
     }
 
@@ -758,13 +761,7 @@ impl Engine {
     fn base_of_same_key(&self, table: TableId, key: &Key) -> Option<(Row, u64)> {
         let lane = self.lane_of(table, key);
         match lane.pending(key) {
-            Some(entry) => {
-                #[cfg(test)]
-                if self.flaws.contains(&Flaw::MergeOntoDelete) && matches!(entry.content, Content::Delete) {
-                    return entry.buried.clone().map(|row| (row, 0));
-                }
-                entry.row().map(|row| (row.clone(), entry.pure))
-            }
+            Some(entry) => entry.row().map(|row| (row.clone(), entry.pure)),
             None => match lane.in_flight(key) {
                 Some(Entry { content: Content::Whole(row), pure, .. }) => Some((row.clone(), *pure)),
                 _ => None,
@@ -785,6 +782,16 @@ impl Engine {
             }
         }
         Some((row, entry.pure))
+    }
+
+    /// The row under a pending delete, which a sabotaged engine takes for the row that comes over it.
+    #[cfg(test)]
+    fn buried(&self, table: TableId, key: &Key, row: &Row) -> Option<(Row, u64)> {
+        let entry = self.lane_of(table, key).pending(key)?;
+        let wanted = self.flaws.contains(&Flaw::MergeOntoDelete)
+            && matches!(entry.content, Content::Delete)
+            && row.missing() != 0;
+        if wanted { entry.buried.clone().map(|row| (row, 0)) } else { None }
     }
 
     fn push_stream_row(&mut self, table: TableId, key: Key, row: Row, base: Option<(Row, u64)>, open: OpenTransaction) {
@@ -1049,7 +1056,7 @@ impl Engine {
         for chunk in chunks {
             self.give_up_chunk(chunk);
         }
-        self.barrier.retain(|(table, _)| *table != id);
+        self.barrier.retain(|truncate| truncate.table != id);
         self.effects.push_back(Effect::TableStopped { table: id, key, refusal });
     }
 
@@ -1068,11 +1075,11 @@ impl Engine {
         if self.barrier_position > self.sent_limit && !self.flaw_no_sent_limit() {
             return self.ask_sent_limit(self.barrier_position);
         }
-        for (id, state) in &mut self.barrier {
-            let table = &self.tables[id.0 as usize];
-            if *state == Barrier::Draining && table.is_idle() && table.lanes.iter().all(Lane::settled) {
-                *state = Barrier::Truncating;
-                self.effects.push_back(Effect::Truncate(*id));
+        for truncate in self.barrier.iter_mut().filter(|truncate| !truncate.asked) {
+            let table = &self.tables[truncate.table.0 as usize];
+            if table.is_idle() && table.lanes.iter().all(Lane::settled) {
+                truncate.asked = true;
+                self.effects.push_back(Effect::Truncate(truncate.table));
             }
         }
     }

@@ -10,9 +10,17 @@ use super::*;
 /// What the source does to one of a few keys; an update may leave the wide column out, as TOAST does.
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: i64, whole: bool },
-    Rekey { from: i64, to: i64 },
-    Delete { key: i64 },
+    Put {
+        key: i64,
+        whole: bool,
+    },
+    Rekey {
+        from: i64,
+        to: i64,
+    },
+    Delete {
+        key: i64,
+    },
     /// The transaction ends here.
     Commit,
     /// Effects are carried out and so many requests answered.

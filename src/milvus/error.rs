@@ -456,7 +456,9 @@ impl MilvusError {
             }
             Condition::NotWritable => Some("This cluster is a standby: point target.url at the one that takes writes."),
             Condition::KeyRevoked => Some("Restore the encryption key of the cluster."),
-            Condition::Unsupported => Some("Use a newer Milvus, or leave the feature out; `walvec check` names it."),
+            Condition::Unsupported => {
+                Some("Use a newer Milvus, leave the feature out, or check that target.url is the address of a Milvus.")
+            }
             Condition::Configuration => Some("Correct the [target] section of the configuration."),
             Condition::InvalidRequest | Condition::InvalidAnswer => {
                 Some("This is a defect of walvec or an unknown kind of server: please report it.")

@@ -3,8 +3,8 @@
 //! In: collections to describe or create, columns of entities to upsert, keys to delete. Out: `MilvusError`s that
 //! say what may be done next and whether the outcome is known. Knows nothing of PostgreSQL.
 //!
-//! Holds: every mutation carries a deadline to the server and the client waits longer than it, so an error whose
-//! outcome is unknown says "may land until deadline + margin". An upsert always brings every field of the schema:
+//! Holds: every mutation carries a deadline to the server and the client waits as long, so an error whose outcome is
+//! unknown says "may land until deadline + margin, counted from sending". An upsert always brings every field of the schema:
 //! Milvus replaces the entity, Milvus Lite merges into it.
 //!
 //! Not here: retries, rates, bisection (the pipeline's); which rows to send and in what order (the engine's).
@@ -13,6 +13,7 @@ mod columns;
 pub mod error;
 pub mod filter;
 pub mod grpc;
+mod page;
 pub mod schema;
 
 use std::sync::Arc;

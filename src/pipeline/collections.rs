@@ -13,7 +13,9 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 pub enum CollectionError {
     #[error("collection {collection:?} exists and does not fit table {table}: {}; drop or rename it, or set another `collection` for the table", differences.join("; "))]
     Different { table: String, collection: String, differences: Vec<String> },
-    #[error("collection {collection:?} already holds {rows} entities and walvec has not copied {table} into it; empty or drop it, or set another `collection`")]
+    #[error(
+        "collection {collection:?} already holds {rows} entities and walvec has not copied {table} into it; empty or drop it, or set another `collection`"
+    )]
     NotEmpty { table: String, collection: String, rows: u64 },
     #[error("collection {collection:?} of table {table} cannot be prepared")]
     Milvus {

@@ -50,15 +50,34 @@ pub(super) struct Assignment {
 /// What readers say.
 pub(super) enum CopyNews {
     Idle(oneshot::Sender<Assignment>),
-    Snapshot { chunk: ChunkId, view: ChunkView, reply: oneshot::Sender<Visibility> },
+    Snapshot {
+        chunk: ChunkId,
+        view: ChunkView,
+        reply: oneshot::Sender<Visibility>,
+    },
     /// `None`: nothing is known to block any more.
-    Blocked { table: TableId, by: Option<String> },
-    Rows { chunk: ChunkId, rows: Vec<(Key, Row)>, bytes: usize },
+    Blocked {
+        table: TableId,
+        by: Option<String>,
+    },
+    Rows {
+        chunk: ChunkId,
+        rows: Vec<(Key, Row)>,
+        bytes: usize,
+    },
     /// A row that cannot have a key.
-    Unkeyed { table: TableId, refusal: Refusal },
+    Unkeyed {
+        table: TableId,
+        refusal: Refusal,
+    },
     /// The leaf has another file now.
-    Rewritten { chunk: ChunkId },
-    Failed { chunk: ChunkId, error: PostgresError },
+    Rewritten {
+        chunk: ChunkId,
+    },
+    Failed {
+        chunk: ChunkId,
+        error: PostgresError,
+    },
 }
 
 /// What is left to copy.
@@ -148,7 +167,10 @@ pub(super) async fn read_chunks(settings: SourceSettings, plan: Arc<Plan>, news:
                     reader = Some(connected);
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no connection to copy with, trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no connection to copy with, trying again"
+                    );
                     tokio::time::sleep(backoff.next()).await;
                     continue;
                 }

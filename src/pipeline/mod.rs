@@ -95,21 +95,31 @@ impl Process {
 pub enum RunError {
     #[error("the source cannot be read")]
     Source(#[from] PostgresError),
-    #[error("the source is a standby: walvec reads from the primary, because values that the stream leaves out are fetched there")]
+    #[error(
+        "the source is a standby: walvec reads from the primary, because values that the stream leaves out are fetched there"
+    )]
     Standby,
     #[error("wal_level is {found:?}: run `ALTER SYSTEM SET wal_level = logical` and restart PostgreSQL")]
     WalLevel { found: String },
-    #[error("synchronous_standby_names ({names:?}) makes the source wait for walvec, which would wait for the source: take walvec's application_name out of it")]
+    #[error(
+        "synchronous_standby_names ({names:?}) makes the source wait for walvec, which would wait for the source: take walvec's application_name out of it"
+    )]
     SynchronousStandby { names: String },
     #[error("table {name} does not exist or may not be seen by this role")]
     NoSuchTable { name: String },
     #[error("no table matches the configuration")]
     NoTables,
-    #[error("the slot {slot:?} does not exist and `source.create` is false: create it with SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') or let walvec create it")]
+    #[error(
+        "the slot {slot:?} does not exist and `source.create` is false: create it with SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') or let walvec create it"
+    )]
     NoSlot { slot: String },
-    #[error("table {table} was dropped and created again: its old rows are still in collection {collection:?}. Drop the collection and the state directory's entry by starting with an empty state and a new slot")]
+    #[error(
+        "table {table} was dropped and created again: its old rows are still in collection {collection:?}. Drop the collection and the state directory's entry by starting with an empty state and a new slot"
+    )]
     Recreated { table: String, collection: String },
-    #[error("table {table} was copied to collection {before:?}, the configuration now says {now:?}: set it back, or start with an empty state and a new slot")]
+    #[error(
+        "table {table} was copied to collection {before:?}, the configuration now says {now:?}: set it back, or start with an empty state and a new slot"
+    )]
     CollectionChanged { table: String, before: String, now: String },
     #[error("{}", refusals(.0))]
     Plan(Vec<PlanRefusal>),
@@ -253,8 +263,17 @@ async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -
             Ok(begun) => begun,
             Err(error) if error.is_transient() => {
                 let wait = backoff.next();
-                tracing::warn!(error = &error as &dyn std::error::Error, milliseconds = wait.as_millis() as u64, "cannot start, trying again");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    milliseconds = wait.as_millis() as u64,
+                    "cannot start, trying again"
+                );
                 report::note_error(&process.status, &error);
+                if let RunError::TargetUnreachable(error)
+                | RunError::Collection(CollectionError::Milvus { error, .. }) = &error
+                {
+                    process.status.send_modify(|status| status.target.last_error = Some(error.to_string()));
+                }
                 tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => return Ok(()),
@@ -280,7 +299,11 @@ async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -
                     PostgresError::ServerDraining => Duration::from_secs(5),
                     _ => backoff.next(),
                 };
-                tracing::warn!(error = &error as &dyn std::error::Error, milliseconds = wait.as_millis() as u64, "the source was lost, starting again at the checkpoint");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    milliseconds = wait.as_millis() as u64,
+                    "the source was lost, starting again at the checkpoint"
+                );
                 if let Some(source) = &mut process.source {
                     source.checkpoint = kept.checkpoint;
                     source.sent_limit = kept.sent_limit;

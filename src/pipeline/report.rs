@@ -26,10 +26,12 @@ impl Reporter {
 
     /// Bring status and gauges up to date with the session.
     pub(super) fn refresh(&mut self, session: &Session) {
-        let tables: Vec<TableStatus> = session.context.plan.tables.iter().map(|table| table_status(session, table)).collect();
+        let tables: Vec<TableStatus> =
+            session.context.plan.tables.iter().map(|table| table_status(session, table)).collect();
         self.phases.resize(tables.len(), None);
         let mut changed = false;
-        for ((table, phase), collection) in tables.iter().zip(&mut self.phases).zip(&session.context.target.collections) {
+        for ((table, phase), collection) in tables.iter().zip(&mut self.phases).zip(&session.context.target.collections)
+        {
             if *phase != Some(table.phase) {
                 tracing::info!(table = %table.name, phase = ?table.phase, "table");
                 *phase = Some(table.phase);
@@ -78,9 +80,15 @@ impl Reporter {
             metrics.checkpoint_is_current();
         }
         if let Some(slot) = &session.slot {
-            metrics.slot(slot.retained_bytes, slot.safe_wal_size, slot.catalog_xmin_age, slot.wal_status.map(|status| status.as_str()));
+            metrics.slot(
+                slot.retained_bytes,
+                slot.safe_wal_size,
+                slot.catalog_xmin_age,
+                slot.wal_status.map(|status| status.as_str()),
+            );
         }
-        let embargoed: usize = session.context.plan.tables.iter().map(|table| session.engine.table(table.id).embargoed).sum();
+        let embargoed: usize =
+            session.context.plan.tables.iter().map(|table| session.engine.table(table.id).embargoed).sum();
         metrics.embargoed_keys.set(embargoed as i64);
     }
 }

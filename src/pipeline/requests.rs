@@ -275,7 +275,11 @@ impl Target {
             new
         });
         if new {
-            tracing::warn!(collection, error = error as &dyn std::error::Error, "milvus does not take writes, trying on");
+            tracing::warn!(
+                collection,
+                error = error as &dyn std::error::Error,
+                "milvus does not take writes, trying on"
+            );
         }
     }
 

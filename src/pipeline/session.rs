@@ -122,7 +122,12 @@ impl Session {
         let (fences, fence_asked) = mpsc::channel(1);
         let source = &context.settings.source;
         let mut helpers = JoinSet::new();
-        helpers.spawn(super::source_watch::watch_flush(source.clone(), begin.flush_probe, flush_seen, source_say.clone()));
+        helpers.spawn(super::source_watch::watch_flush(
+            source.clone(),
+            begin.flush_probe,
+            flush_seen,
+            source_say.clone(),
+        ));
         helpers.spawn(super::source_watch::monitor(source.slot.clone(), begin.monitor_probe, fence_asked, source_say));
         let mut copy = Copy::new();
         for (table, state) in &begin.tables {
@@ -167,7 +172,11 @@ impl Session {
     }
 
     /// Run until the source is lost, a stop was asked for and carried out, or a person must act.
-    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>, report: &mut super::report::Reporter) -> Result<Ended, RunError> {
+    pub(super) async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+        report: &mut super::report::Reporter,
+    ) -> Result<Ended, RunError> {
         for table in self.tables.keys().copied().collect::<Vec<_>>() {
             self.finish_copy_if_over(table);
         }
@@ -226,7 +235,9 @@ impl Session {
     }
 
     fn may_feed(&self) -> bool {
-        !self.backlog.is_empty() && self.engine.wants_stream() && (self.stopping.is_none() || !self.engine.at_boundary())
+        !self.backlog.is_empty()
+            && self.engine.wants_stream()
+            && (self.stopping.is_none() || !self.engine.at_boundary())
     }
 
     /// Give the engine all that was read, before it is asked what to do: what arrived together leaves together.
@@ -551,7 +562,10 @@ impl Session {
         match news {
             News::Flushed(lsn) => self.engine.flushed(lsn),
             News::FlushConnectionLost(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "connection lost, reading again what may not be durable");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "connection lost, reading again what may not be durable"
+                );
                 self.engine.discard_unflushed();
             }
             News::Position(lsn) => {
@@ -572,7 +586,11 @@ impl Session {
     /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.
     fn ask_for_fence(&mut self) {
         let progress = self.engine.progress();
-        let waits = self.tables.keys().map(|id| self.engine.table(*id)).filter(|t| t.copied && !t.following && t.stopped.is_none());
+        let waits = self
+            .tables
+            .keys()
+            .map(|id| self.engine.table(*id))
+            .filter(|t| t.copied && !t.following && t.stopped.is_none());
         let Some(horizon) = waits.map(|table| table.horizon).max() else { return };
         if self.fenced < horizon && progress < horizon && self.stopping.is_none() && self.fences.try_send(()).is_ok() {
             self.fenced = horizon;
@@ -651,8 +669,12 @@ impl Session {
         self.engine.advance(now);
         unanswered |= !self.engine.settled();
         let quiet_until = if unanswered { now + self.context.quiet_millis() } else { 0 };
-        let kept =
-            Kept { checkpoint: self.checkpoint, sent_limit: self.engine.sent_limit(), tables: self.tables, quiet_until };
+        let kept = Kept {
+            checkpoint: self.checkpoint,
+            sent_limit: self.engine.sent_limit(),
+            tables: self.tables,
+            quiet_until,
+        };
         Ok(Ended::Lost { error, kept })
     }
 

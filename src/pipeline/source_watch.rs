@@ -18,6 +18,9 @@ use super::clock::Backoff;
 const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 const SLOT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long a flush is waited for before it is brought about.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
 /// What the source said.
 #[derive(Debug)]
 pub(super) enum News {
@@ -52,7 +55,9 @@ pub(super) async fn watch_flush(
         probe = loop {
             match postgres::probe::Probe::connect(&settings).await {
                 Ok(probe) => break probe,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no connection for flush positions"),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "no connection for flush positions")
+                }
             }
             tokio::time::sleep(backoff.next()).await;
         };
@@ -70,6 +75,8 @@ async fn answer_flush(
         if wanted.changed().await.is_err() {
             return Ok(());
         }
+        let asked = Instant::now();
+        let mut pushed = false;
         loop {
             let lsn = probe.flush_lsn().await?;
             if news.send(News::Flushed(lsn)).await.is_err() {
@@ -78,7 +85,13 @@ async fn answer_flush(
             if lsn >= *wanted.borrow_and_update() {
                 break;
             }
-            // An asynchronous commit: the WAL writer flushes within wal_writer_delay, 200 ms by default.
+            // An asynchronous commit: the WAL writer flushes within wal_writer_delay, 200 ms by default. But at the end of
+            // a page the insert position is already behind the next page's header, and no flush gets there before
+            // somebody writes: then we do.
+            if !pushed && asked.elapsed() > FLUSH_PATIENCE {
+                pushed = true;
+                probe.emit("flush").await?;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

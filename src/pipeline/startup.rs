@@ -53,7 +53,8 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let identity = session.identify().await?;
-    let stream = session.start(plan.tables.iter().zip(&tables).map(|(plan, table)| tracked(plan, table)).collect()).await?;
+    let stream =
+        session.start(plan.tables.iter().zip(&tables).map(|(plan, table)| tracked(plan, table)).collect()).await?;
     let visible_from = flush_probe.current_xid().await?;
     let server_lsn = flush_probe.insert_lsn().await?;
     tracing::info!(
@@ -103,15 +104,8 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         metrics: Arc::clone(&process.metrics),
         clock: process.clock,
     });
-    let begin = Begin {
-        engine,
-        stream,
-        tables: states,
-        checkpoint: source.checkpoint,
-        server_lsn,
-        flush_probe,
-        monitor_probe,
-    };
+    let begin =
+        Begin { engine, stream, tables: states, checkpoint: source.checkpoint, server_lsn, flush_probe, monitor_probe };
     Ok((context, begin))
 }
 
@@ -281,7 +275,9 @@ pub(super) async fn plan_leaf_until_it_works(context: &Context, leaf: Oid) -> Le
         };
         match planned.await {
             Ok(state) => return state,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a copy cannot be planned, trying again"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a copy cannot be planned, trying again")
+            }
         }
         tokio::time::sleep(backoff.next()).await;
     }

@@ -1,7 +1,9 @@
 //! Connections: SQL ones through tokio-postgres, the replication one's settings for pgwire-replication.
 //!
 //! In: `SourceSettings`. Out: a `Connection` whose task is owned and whose last words are kept, or a
-//! `ReplicationConfig`. TLS means the same on both: one list of roots, one reading of `sslmode`.
+//! `ReplicationConfig`. TLS means the same on both: one list of roots, one reading of `sslmode`. One exception: under
+//! `verify-ca` pgwire-replication 0.5.0 checks the name as well (rustls reports a wrong name as
+//! `NotValidForNameContext`, which it does not know), so it refuses more than it should, never less.
 //!
 //! Holds: every session runs under the same pins (`PINS`), which PostgreSQL ranks above ALTER ROLE and ALTER DATABASE:
 //! a text from the copy and a text from the stream are equal, row security fails instead of hiding rows, and no timeout
@@ -79,7 +81,6 @@ fn effective_sslmode(settings: &SourceSettings) -> SslMode {
 pub struct Connection {
     client: Client,
     task: Mutex<Option<JoinHandle<Result<(), tokio_postgres::Error>>>>,
-    tls: Tls,
     version_num: u32,
 }
 
@@ -117,11 +118,11 @@ pub async fn connect(settings: &SourceSettings, purpose: &str) -> Result<Connect
     }
     let failed = |source| PostgresError::Connect { address: address(settings), source };
     let connecting = async {
-        let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
+        let (client, connection) = config.connect(tls).await.map_err(failed)?;
         let version = connection.parameter("server_version").unwrap_or("unknown").to_owned();
         // Owned by the `Connection`: it ends when the client is dropped, and its error is asked for in `explain`.
         let task = tokio::spawn(connection);
-        let mut connection = Connection { client, task: Mutex::new(Some(task)), tls, version_num: 0 };
+        let mut connection = Connection { client, task: Mutex::new(Some(task)), version_num: 0 };
         connection.version_num = connection.read_version(&version).await?;
         Ok(connection)
     };
@@ -194,10 +195,11 @@ impl Connection {
         PostgresError::Query { doing, source: error }
     }
 
-    /// Asks the server to cancel what runs on this session. The answer to that statement is an error 57014.
-    pub(super) async fn cancel(&self, doing: &'static str) -> Result<()> {
-        let token = self.client.cancel_token();
-        token.cancel_query(self.tls.clone()).await.map_err(|source| PostgresError::Query { doing, source })
+    /// Closes the connection at once, whatever still arrives on it.
+    pub(super) fn abort(self) {
+        if let Some(task) = self.task.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
     }
 
     /// Ends the session and waits until it is closed.

@@ -59,6 +59,7 @@ pub struct ChunkRows {
 }
 
 const DOING: &str = "read a chunk";
+const PURPOSE: &str = "copy";
 
 /// Cuts a leaf into ranges of about `chunk_bytes`, TOAST included. An empty leaf has one range.
 pub async fn plan_ranges(connection: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafRanges> {
@@ -150,14 +151,17 @@ async fn open_locked(connection: &Connection, leaf: Oid) -> Result<Located> {
 
 /// An SQL session that reads chunks, one after the other.
 pub struct ChunkReader {
-    connection: Connection,
+    settings: SourceSettings,
+    /// `None` after a COPY that was given up half-way; the next chunk connects again, as after a lost connection.
+    connection: Option<Connection>,
     /// The leaf of the open transaction, with its name under the lock.
     open: Option<(Oid, String)>,
 }
 
 impl ChunkReader {
     pub async fn connect(settings: &SourceSettings) -> Result<ChunkReader> {
-        Ok(ChunkReader { connection: connect(settings, "copy").await?, open: None })
+        let connection = connect(settings, PURPOSE).await?;
+        Ok(ChunkReader { settings: settings.clone(), connection: Some(connection), open: None })
     }
 
     /// Opens the transaction of a chunk; one that is still open is ended first.
@@ -166,7 +170,12 @@ impl ChunkReader {
     /// `RelationChanged` when the leaf is gone. The session stays usable after an error from the server.
     pub async fn begin(&mut self, leaf: Oid) -> Result<ChunkView> {
         self.finish().await?;
-        match open_locked(&self.connection, leaf).await {
+        let connection = match self.connection.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => connect(&self.settings, PURPOSE).await?,
+        };
+        let connection = self.connection.insert(connection);
+        match open_locked(connection, leaf).await {
             Ok(located) => {
                 self.open = Some((leaf, located.qualified));
                 Ok(located.view)
@@ -174,7 +183,7 @@ impl ChunkReader {
             Err(error) => {
                 // A refused LOCK leaves the transaction open and failed. The first error is the one to tell; that
                 // the session cannot be used shows at its next use.
-                drop(self.connection.simple(DOING, "ROLLBACK").await);
+                drop(connection.simple(DOING, "ROLLBACK").await);
                 Err(error)
             }
         }
@@ -189,9 +198,8 @@ impl ChunkReader {
     /// Reads a range in the open transaction. Once `bytes_max` is reached it stops at the next block border and
     /// returns the `rest`; at least one block is read.
     pub async fn read_rows(&mut self, columns: &[String], range: Range, bytes_max: usize) -> Result<ChunkRows> {
-        let (_, qualified) = self.open.as_ref().ok_or_else(not_open)?;
+        let (Some((_, qualified)), Some(connection)) = (&self.open, &self.connection) else { return Err(not_open()) };
         let query = select_range(qualified, columns, range);
-        let connection = &self.connection;
         let failed = |error| connection.explain(DOING, error);
         let mut stream = match connection.copy_out(&query).await {
             Ok(stream) => pin!(stream),
@@ -217,9 +225,12 @@ impl ChunkReader {
                 chunk.rows.push(row);
             }
             if chunk.rest.is_some() {
-                // Dropping a half-read COPY would let the server send the rest, to be thrown away.
-                connection.cancel(DOING).await?;
-                while let Some(Ok(_)) = stream.next().await {}
+                // A COPY that is dropped would be sent to its end, and a cancel request may come late and hit the next
+                // statement: the session is closed, and with it its lock goes as soon as the server writes again.
+                self.open = None;
+                if let Some(connection) = self.connection.take() {
+                    connection.abort();
+                }
                 return Ok(chunk);
             }
         }
@@ -229,15 +240,18 @@ impl ChunkReader {
 
     /// Ends the chunk's transaction, and with it its lock. Nothing happens when none is open.
     pub async fn finish(&mut self) -> Result<()> {
-        if self.open.take().is_some() {
-            // COMMIT of a cancelled transaction rolls it back; nothing was written in either case.
-            self.connection.simple(DOING, "COMMIT").await?;
+        if let (Some(_), Some(connection)) = (self.open.take(), &self.connection) {
+            // COMMIT of a failed transaction rolls it back; nothing was written in either case.
+            connection.simple(DOING, "COMMIT").await?;
         }
         Ok(())
     }
 
     pub async fn close(self) -> Result<()> {
-        self.connection.close().await
+        match self.connection {
+            Some(connection) => connection.close().await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -143,6 +143,11 @@ impl PostgresError {
                 Some("end the named sessions or wait; raise slot_lock_timeout to wait longer".to_owned())
             }
             PostgresError::Publication { mend, .. } if !mend.is_empty() => Some(mend.join("; ")),
+            PostgresError::ConnectReplication { source: PgWireError::Tls(text), .. }
+                if text.contains("not valid for name") =>
+            {
+                Some("put a name or address of the server's certificate into source.url".to_owned())
+            }
             PostgresError::Connect { .. } | PostgresError::ConnectReplication { .. }
                 if self.sqlstate() == Some("42704") =>
             {

@@ -21,7 +21,7 @@ pub struct Saved {
     pub timeline: u32,
     /// Everything below is at the target; the stream starts here.
     pub checkpoint: Lsn,
-    /// No effect beyond this can be at the target (T of rule G). Raised ahead of need, so it may lie beyond the WAL.
+    /// No effect beyond this can be at the target (T of rule G). Never beyond what the server had flushed.
     pub sent_limit: Lsn,
 }
 
@@ -70,9 +70,9 @@ pub enum GateRefusal {
     #[error("the slot is at {confirmed}, beyond our checkpoint {checkpoint}: the changes between the two are gone")]
     SlotAhead { confirmed: Lsn, checkpoint: Lsn },
     #[error(
-        "the server's WAL ends at {flush_lsn}, before our checkpoint {checkpoint}: it was restored to an earlier time"
+        "the server's WAL ends at {flush_lsn}, before {limit}, which the target may have: it was restored to an earlier time"
     )]
-    ServerBehind { flush_lsn: Lsn, checkpoint: Lsn },
+    ServerBehind { flush_lsn: Lsn, limit: Lsn },
     #[error("the server is another cluster: its system identifier is {found}, ours was {expected}")]
     OtherCluster { expected: u64, found: u64 },
     #[error("the server is on timeline {found}, which does not descend from ours, {expected}")]
@@ -86,28 +86,28 @@ pub enum GateRefusal {
 impl GateRefusal {
     /// The command or step that leads out, as one sentence.
     pub fn way_out(&self) -> String {
+        let anew = "move state.path away, drop the slot if it is there, drop the collections (or name others), and run again: \
+                    everything is copied anew";
         match self {
-            GateRefusal::Standby => "set source.url to the primary, or promote this server".to_owned(),
+            GateRefusal::Standby => "Set source.url to the primary, or promote this server".to_owned(),
             GateRefusal::ForeignSlot { slot, .. } => {
-                format!("choose another name in source.slot, or drop the slot: {}", drop_slot(slot))
+                format!("Choose another name in source.slot, or drop the slot: {}", drop_slot(slot))
             }
             GateRefusal::SlotWithoutState { slot } => format!(
-                "point state.path to the directory that belongs to the slot; if that is lost, drop the slot and run \
-                 `walvec resync`: {}",
+                "Point state.path to the directory that belongs to the slot; if that is lost, start anew: {anew}. {}",
                 drop_slot(slot)
             ),
-            GateRefusal::SlotLost { slot, .. } => {
-                format!("drop the slot and run `walvec resync`: {}", drop_slot(slot))
-            }
-            GateRefusal::SlotAhead { .. } => "find out who else reads the slot (a second walvec, \
-                pg_replication_slot_advance) or whether state.path is a restored copy; then run `walvec resync`"
-                .to_owned(),
+            GateRefusal::SlotLost { slot, .. } => format!("Start anew: {anew}. {}", drop_slot(slot)),
+            GateRefusal::SlotAhead { .. } => format!(
+                "Find out who else reads the slot (a second walvec, pg_replication_slot_advance) or whether state.path is \
+                 a restored copy; then start anew: {anew}"
+            ),
             GateRefusal::ServerBehind { .. }
             | GateRefusal::SlotMissing { .. }
             | GateRefusal::OtherTimeline { .. }
-            | GateRefusal::Diverged { .. } => "run `walvec resync` to compare and repair every table".to_owned(),
+            | GateRefusal::Diverged { .. } => format!("Start anew: {anew}"),
             GateRefusal::OtherCluster { .. } => {
-                "check source.url; if the cluster was replaced on purpose, run `walvec resync`".to_owned()
+                format!("Check source.url; if the cluster was replaced on purpose, start anew: {anew}")
             }
         }
     }
@@ -218,10 +218,11 @@ fn agreement(saved: &Saved, identity: &Identity, slot: &Slot) -> Result<(), Gate
             return Err(GateRefusal::Diverged { timeline: saved.timeline, switch_lsn: switch.switch_lsn, limit });
         }
     }
-    // On one timeline the sent limit says nothing here: it is raised ahead, and may lie beyond the WAL of a server
-    // that nothing happened to.
-    if checkpoint > identity.flush_lsn {
-        return Err(GateRefusal::ServerBehind { flush_lsn: identity.flush_lsn, checkpoint });
+    // The sent limit is raised to what the stream has shown or a flush has covered, so a server that nothing happened
+    // to is at least there.
+    let limit = checkpoint.max(saved.sent_limit);
+    if limit > identity.flush_lsn {
+        return Err(GateRefusal::ServerBehind { flush_lsn: identity.flush_lsn, limit });
     }
     match slot.confirmed_flush_lsn {
         Some(confirmed) if confirmed > checkpoint => Err(GateRefusal::SlotAhead { confirmed, checkpoint }),
@@ -257,7 +258,7 @@ mod tests {
         Identity {
             system_identifier: 7,
             timeline: 2,
-            flush_lsn: Lsn(110),
+            flush_lsn: Lsn(130),
             database: "app".to_owned(),
             in_recovery: false,
             history: vec![TimelineSwitch { timeline: 1, switch_lsn: Lsn(10) }],
@@ -298,9 +299,9 @@ mod tests {
         let start = Verdict::StartAt(Lsn(100));
         assert_eq!(with(|_, _, _| {}), start);
         assert_eq!(with(|_, _, slot| slot.confirmed_flush_lsn = Some(Lsn(100))), start);
-        assert_eq!(with(|saved, identity, _| identity.flush_lsn = saved.checkpoint), start);
+        assert_eq!(with(|saved, identity, _| identity.flush_lsn = saved.sent_limit), start);
         assert_eq!(with(|_, _, slot| slot.wal_status = Some(WalStatus::Unreserved)), start);
-        assert_eq!(with(|saved, _, _| saved.sent_limit = Lsn(9_999)), start, "the sent limit is raised ahead");
+        assert_eq!(with(|saved, identity, _| saved.sent_limit = identity.flush_lsn), start);
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
             ),
             (
                 Box::new(|_, identity, _| identity.flush_lsn = Lsn(99)),
-                GateRefusal::ServerBehind { flush_lsn: Lsn(99), checkpoint: Lsn(100) },
+                GateRefusal::ServerBehind { flush_lsn: Lsn(99), limit: Lsn(120) },
             ),
             (Box::new(|_, identity, _| identity.timeline = 1), GateRefusal::OtherTimeline { expected: 2, found: 1 }),
             (Box::new(promoted(99)), GateRefusal::Diverged { timeline: 2, switch_lsn: Lsn(99), limit: Lsn(120) }),

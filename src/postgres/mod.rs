@@ -4,7 +4,7 @@
 //! stream (`stream`), the rows of chunks (`copy`) and single rows by key (`fetch`).
 //!
 //! Always holds: nothing here changes the source but the slot and the publication, and those only when the settings say
-//! so. No lock is stronger than ACCESS SHARE. Values stay as PostgreSQL sent them: slices of the receive buffer. Every
+//! so. No lock is stronger than ACCESS SHARE, except for the instant in which a publication takes up a table. Values stay as PostgreSQL sent them: slices of the receive buffer. Every
 //! session pins the settings that change what values look like (`connect`), so that stream, copy and fetch agree.
 //!
 //! Not here: what the values mean (`plan`, `decode`), when something is read or confirmed (`engine`, `pipeline`).
@@ -17,15 +17,15 @@
 //! ```
 
 pub mod array;
-pub mod decode;
-pub mod float;
-pub mod pgvector;
 pub mod catalog;
 pub mod connect;
 pub mod copy;
+pub mod decode;
 pub mod fetch;
+pub mod float;
 pub mod gate;
 pub mod pgoutput;
+pub mod pgvector;
 pub mod probe;
 pub mod publication;
 pub mod relation;

@@ -458,7 +458,8 @@ mod tests {
         };
         let [a, b] = LEAVES;
         // leaves at the plan, relations described, is the old tuple complete?
-        let cases: [(&[(Oid, bool)], &[(Oid, u8)], bool); 7] = [
+        type Case<'a> = (&'a [(Oid, bool)], &'a [(Oid, u8)], bool);
+        let cases: [Case<'_>; 7] = [
             (&[], &[(ROOT, b'f')], true),
             (&[(ROOT, true)], &[(ROOT, b'f')], true),
             (&[(a, true), (b, true)], &[(ROOT, b'f')], true),

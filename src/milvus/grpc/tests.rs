@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
-use crate::milvus::DataType;
+use crate::milvus::{ColumnData, DataType};
 
 fn unhex(text: &str) -> Bytes {
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("a hexadecimal digit") as u8;
@@ -280,22 +280,6 @@ fn the_status_of_a_mutation_is_found_among_fields_that_we_do_not_read() {
     let status = response.status.expect("a status");
     assert_eq!((status.error_code, status.code, status.reason.as_str()), (5, 1100, "bad"));
     assert_eq!(status.extra_info.get("is_input_error").map(String::as_str), Some("true"));
-}
-
-#[test]
-fn pages_must_ascend_bytewise() {
-    let int = |keys: &[i64], before: Option<i64>| {
-        last_in_order(&ColumnData::Int64(keys.to_vec()), before.map(Key::Int64).as_ref()).ok()
-    };
-    assert_eq!(int(&[i64::MIN, 0, 5], None), Some(Key::Int64(5)));
-    assert_eq!(int(&[6], Some(5)), Some(Key::Int64(6)));
-    assert_eq!(int(&[5], Some(5)), None);
-    assert_eq!(int(&[1, 3, 2], None), None);
-    assert_eq!(int(&[1, 1], None), None);
-    let utf8 = |keys: &[&'static str]| last_in_order(&text(keys), None).ok();
-    // UTF-16 would put the surrogates of U+1F980 before U+FFFF.
-    assert_eq!(utf8(&["", "B", "a", "\u{ffff}", "\u{1f980}"]), Some(Key::VarChar("\u{1f980}".into())));
-    assert_eq!(utf8(&["a", "B"]), None);
 }
 
 fn options(url: &str) -> MilvusOptions {

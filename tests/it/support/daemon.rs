@@ -10,6 +10,21 @@ use walvec::servers::{free_port, http_get};
 
 use super::wait::until;
 
+/// The sections that every configuration needs: one slot and publication named `name`, state beside the file, and for each
+/// (table, collection) a `[[table]]`. Short deadlines, as a start after SIGKILL is quiet for their sum.
+pub fn config(directory: &Path, name: &str, postgres_url: &str, milvus_url: &str, tables: &[(&str, &str)]) -> String {
+    let tables: String = tables
+        .iter()
+        .map(|(table, collection)| format!("\n[[table]]\nname = {table:?}\ncollection = {collection:?}\n"))
+        .collect();
+    format!(
+        "[source]\nurl = {postgres_url:?}\nslot = {name:?}\npublication = {name:?}\n\n\
+         [target]\nurl = {milvus_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\n\
+         [state]\npath = {:?}\n{tables}",
+        directory.join("state")
+    )
+}
+
 /// `walvec run --config …`. Killed on drop; its log is printed when the test panics.
 pub struct Daemon {
     child: Child,
@@ -26,7 +41,7 @@ impl Daemon {
         let text = format!("{config}\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n");
         std::fs::write(&path, text).expect("the configuration is written");
         let log = directory.join("walvec.log");
-        Daemon { child: spawn(&path, &log), config: path, log, admin_port }
+        Daemon { child: spawn(&path, &log, &[]), config: path, log, admin_port }
     }
 
     /// SIGKILL, as `kill -9`.
@@ -53,8 +68,13 @@ impl Daemon {
 
     /// Starts it again after it ended.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, with more environment.
+    pub fn restart_with(&mut self, environment: &[(&str, &str)]) {
         assert!(!self.running(), "the daemon still runs");
-        self.child = spawn(&self.config, &self.log);
+        self.child = spawn(&self.config, &self.log, environment);
     }
 
     /// Waits until /readyz says that every table follows; panics with the log when the daemon ends meanwhile.
@@ -109,11 +129,12 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> Child {
+fn spawn(config: &Path, log: &Path, environment: &[(&str, &str)]) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("the log opens");
     Command::new(env!("CARGO_BIN_EXE_walvec"))
         .args(["run", "--config"])
         .arg(config)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)

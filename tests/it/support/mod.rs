@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod milvus;
 pub mod postgres;
 pub mod proxy;
+pub mod scene;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -51,6 +51,11 @@ impl Database {
         self.server.url(&self.name)
     }
 
+    /// The same through a line on another port of 127.0.0.1.
+    pub fn url_through(&self, port: u16) -> String {
+        self.url().replace(&format!(":{}/", self.server.port()), &format!(":{port}/"))
+    }
+
     /// Another session as superuser.
     pub async fn session(&self) -> Client {
         self.server.connect(&self.name).await.expect("connected")

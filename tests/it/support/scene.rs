@@ -1,0 +1,169 @@
+//! A whole scene: a database with tables, a target, a state directory and a daemon between them, all its own.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use walvec::config::{self, Settings};
+use walvec::verify::{self, Verdict, VerifyOptions};
+
+use super::daemon::Daemon;
+use super::postgres::Database;
+use super::unique;
+use super::wait::until;
+
+/// Long enough for anything that a loaded machine of two cores may do.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// See the module's head. The daemon is started by `start`, so that a test can arrange things first.
+pub struct Scene {
+    pub client: Client,
+    pub slot: String,
+    pub directory: TempDir,
+    /// Source URL and target URL, as the daemon gets them: replace them to go through a proxy.
+    pub source_url: String,
+    pub target_url: String,
+    /// The same for the test's own reading, never through a proxy.
+    verify_source_url: String,
+    verify_target_url: String,
+    tables: Vec<String>,
+    /// More lines for the configuration, before the tables.
+    pub extra: String,
+}
+
+impl Scene {
+    /// A database in the shared cluster, and the shared Milvus Lite.
+    pub async fn shared(major: u16) -> Scene {
+        let database = Database::create(major).await;
+        let (url, client) = (database.url(), database.client);
+        Scene::new(client, url, super::milvus::lite().await.url()).await
+    }
+
+    /// Over given servers; `client` is a superuser's session in the database of `source_url`.
+    pub async fn new(client: Client, source_url: String, target_url: String) -> Scene {
+        Scene {
+            client,
+            slot: unique(&format!("slot_{}", std::process::id())),
+            directory: tempfile::tempdir().expect("a directory"),
+            verify_source_url: source_url.clone(),
+            verify_target_url: target_url.clone(),
+            source_url,
+            target_url,
+            tables: Vec::new(),
+            extra: String::new(),
+        }
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Makes a table with `columns` and a collection for it; returns the table's name.
+    pub async fn table(&mut self, columns: &str) -> String {
+        let name = unique("docs");
+        self.sql(&format!("create table {name} ({columns})")).await;
+        self.tables.push(name.clone());
+        name
+    }
+
+    /// `id bigint, title text, n int, embedding vector(dim)`. From about 500 dimensions the embedding is stored out of line.
+    pub async fn documents(&mut self, dim: usize) -> String {
+        self.table(&format!("id bigint primary key, title text, n int, embedding vector({dim}) not null")).await
+    }
+
+    /// Inserts documents `from..=to` with embeddings that differ in every row.
+    pub async fn insert(&self, table: &str, from: i64, to: i64, dim: usize) {
+        self.sql(&insert(table, from, to, dim)).await;
+    }
+
+    /// The configuration, with or without a proxy.
+    fn config(&self, source_url: &str, target_url: &str) -> String {
+        let state = self.directory.path().join("state");
+        let mut text = format!(
+            "[source]\nurl = {source_url:?}\nslot = {slot:?}\npublication = {slot:?}\n\
+             [target]\nurl = {target_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\
+             [state]\npath = {state:?}\n{extra}\n",
+            slot = self.slot,
+            extra = self.extra,
+        );
+        for table in &self.tables {
+            let collection = self.collection(table);
+            write!(text, "[[table]]\nname = \"public.{table}\"\ncollection = {collection:?}\n")
+                .expect("a string takes text");
+        }
+        text
+    }
+
+    /// The name of a table's collection: test processes share servers one after the other.
+    pub fn collection(&self, table: &str) -> String {
+        format!("{table}_{}", self.slot)
+    }
+
+    pub fn start(&self) -> Daemon {
+        Daemon::start(self.directory.path(), &self.config(&self.source_url, &self.target_url))
+    }
+
+    /// Starts the daemon and waits until every table follows.
+    pub async fn started(&self) -> Daemon {
+        let mut daemon = self.start();
+        daemon.ready(PATIENCE).await;
+        daemon
+    }
+
+    /// The settings as the daemon has them, but without proxies.
+    pub fn settings(&self) -> Settings {
+        let text = self.config(&self.verify_source_url, &self.verify_target_url);
+        let path = self.directory.path().join("verify.toml");
+        std::fs::write(&path, text).expect("the configuration is written");
+        config::load(&path).expect("the configuration is right").settings
+    }
+
+    /// Waits until the daemon has confirmed everything that was committed up to now.
+    pub async fn caught_up(&self, daemon: &mut Daemon) {
+        // A commit of our own, so that there is something to confirm on a server where nothing else happens.
+        let row = self
+            .client
+            .query_one(
+                "select pg_logical_emit_message(true, 'test', 'fence')::text, pg_current_wal_insert_lsn()::text",
+                &[],
+            )
+            .await
+            .expect("a message");
+        let lsn: String = row.get(1);
+        let confirmed =
+            format!("select confirmed_flush_lsn >= '{lsn}'::pg_lsn from pg_replication_slots where slot_name = $1");
+        until("the slot's confirmed position passes the last commit", PATIENCE, async || {
+            assert!(daemon.running(), "the daemon ended:\n{}", daemon.log());
+            let row = self.client.query_opt(&confirmed, &[&self.slot]).await.expect("slots can be read")?;
+            row.get::<_, Option<bool>>(0).unwrap_or(false).then_some(())
+        })
+        .await;
+    }
+
+    /// Caught up, and every value of every row the same on both sides.
+    pub async fn converged(&self, daemon: &mut Daemon) {
+        self.caught_up(daemon).await;
+        self.assert_equal().await;
+    }
+
+    /// Every value of every row the same on both sides, now.
+    pub async fn assert_equal(&self) {
+        let report =
+            verify::verify(&self.settings(), VerifyOptions::default(), |_| {}).await.expect("both sides can be read");
+        assert_eq!(report.verdict(), Verdict::Equal, "{report:#?}");
+    }
+}
+
+/// The statement behind `Scene::insert`.
+pub fn insert(table: &str, from: i64, to: i64, dim: usize) -> String {
+    format!(
+        "insert into {table} (id, title, n, embedding) select i, 'title ' || i, i % 100, {} from generate_series({from}, {to}) i",
+        embedding("i", dim)
+    )
+}
+
+/// An SQL expression for an embedding that depends on `seed`.
+pub fn embedding(seed: &str, dim: usize) -> String {
+    format!("(select array_agg(sin({seed} * 7.13 + k)::real order by k) from generate_series(1, {dim}) k)::vector")
+}
