@@ -14,6 +14,7 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +23,7 @@ use axum::response::Response;
 use bytes::Buf;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
@@ -50,10 +52,11 @@ pub struct Discard {
 #[derive(Default)]
 struct Shared {
     upserts: AtomicU64,
-    rows: AtomicU64,
+    rows: watch::Sender<u64>,
     deletes: AtomicU64,
     bytes: AtomicU64,
     schemas: Mutex<HashMap<String, wire::DescribeCollectionResponse>>,
+    arrivals: Mutex<Option<Vec<(i64, Instant)>>>,
 }
 
 impl Discard {
@@ -77,7 +80,43 @@ impl Discard {
     pub fn counts(&self) -> Counts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let Shared { upserts, rows, deletes, bytes, .. } = &*self.shared;
-        Counts { upserts: read(upserts), rows: read(rows), deletes: read(deletes), bytes: read(bytes) }
+        Counts { upserts: read(upserts), rows: *rows.borrow(), deletes: read(deletes), bytes: read(bytes) }
+    }
+
+    /// Wait until the entities of all upserts are so many.
+    #[allow(dead_code)] // the benchmark's, not the tests'
+    pub async fn until_rows(&self, rows: u64) {
+        let mut upserted = self.shared.rows.subscribe();
+        upserted.wait_for(|upserted| *upserted >= rows).await.expect("the sender lives as long as we do");
+    }
+
+    /// From now on note which key of the integer field `id` comes when; that needs the whole message decoded.
+    #[allow(dead_code)]
+    pub fn note_arrivals(&self) {
+        *lock(&self.shared.arrivals) = Some(Vec::new());
+    }
+
+    /// What was noted; nothing is noted any longer.
+    #[allow(dead_code)]
+    pub fn take_arrivals(&self) -> Vec<(i64, Instant)> {
+        lock(&self.shared.arrivals).take().unwrap_or_default()
+    }
+}
+
+impl Shared {
+    fn upserted(&self, rows: u32, bytes: u64) {
+        self.upserts.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.rows.send_modify(|upserted| *upserted += u64::from(rows));
+    }
+
+    fn arrived(&self, message: &wire::UpsertRequest) {
+        let now = Instant::now();
+        let keys = message.fields_data.iter().find(|field| field.field_name == "id");
+        let keys = keys.and_then(|field| field.scalars.as_ref()?.long_data.as_ref());
+        if let (Some(arrivals), Some(keys)) = (lock(&self.arrivals).as_mut(), keys) {
+            arrivals.extend(keys.data.iter().map(|&key| (key, now)));
+        }
     }
 }
 
@@ -105,11 +144,17 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     };
     let path = request.uri().path().to_owned();
     match path.rsplit('/').next().unwrap_or_default() {
+        "Upsert" if lock(&shared.arrivals).is_some() => {
+            unary(request, move |message: wire::UpsertRequest, bytes| {
+                shared.arrived(&message);
+                shared.upserted(message.num_rows, bytes);
+                acknowledged()
+            })
+            .await
+        }
         "Upsert" => {
             unary(request, move |message: UpsertSize, bytes| {
-                add(&shared.upserts, 1);
-                add(&shared.rows, message.num_rows.into());
-                add(&shared.bytes, bytes);
+                shared.upserted(message.num_rows, bytes);
                 acknowledged()
             })
             .await
