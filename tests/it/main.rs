@@ -9,6 +9,8 @@
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! workload         the writers of the demo
+//! bench_server     the discarding server of the benches
+mod bench_server;
 mod faults;
 mod milvus_contract;
 mod postgres_source;
