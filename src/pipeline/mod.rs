@@ -43,7 +43,7 @@ use crate::postgres::{Disposition, PostgresError};
 use clock::{Backoff, Clock};
 pub use collections::CollectionError;
 pub use requests::FatalRequest;
-pub(crate) use startup::read_tables;
+pub(crate) use startup::{make_plan, read_tables};
 
 /// How often a standby looks whether the state is free.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
