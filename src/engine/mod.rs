@@ -171,8 +171,8 @@ pub enum Effect {
     Truncate(TableId),
     /// Every row of the chunk is acknowledged or superseded: mark it done, durably.
     ChunkDone { chunk: ChunkId, table: TableId },
-    /// The chunk must be read again, the second time with `hold`.
-    ChunkAbandoned { chunk: ChunkId, table: TableId },
+    /// The chunk must be read again. `overflow`: the stream touched too many of its keys; the next time, `hold` it.
+    ChunkAbandoned { chunk: ChunkId, table: TableId, overflow: bool },
     /// The table takes no more changes until the daemon starts anew; its share of the WAL is kept.
     TableStopped { table: TableId, key: Option<Key>, refusal: Refusal },
 }
@@ -482,7 +482,7 @@ impl Engine {
             self.chunks.iter().filter(|(_, c)| c.waits_for_flush()).map(|(id, _)| *id).collect();
         waiting.sort_unstable();
         for id in waiting {
-            self.give_up_chunk(id);
+            self.give_up_chunk(id, false);
         }
         for table in 0..self.tables.len() {
             for lane in 0..self.settings.lanes {
@@ -746,14 +746,14 @@ impl Engine {
         }
         overflown.sort_unstable();
         for id in overflown {
-            self.give_up_chunk(id);
+            self.give_up_chunk(id, true);
         }
     }
 
-    fn give_up_chunk(&mut self, id: ChunkId) {
+    fn give_up_chunk(&mut self, id: ChunkId, overflow: bool) {
         if let Some(chunk) = self.chunks.remove(&id) {
             self.held_bytes -= chunk.held_bytes();
-            self.effects.push_back(Effect::ChunkAbandoned { chunk: id, table: chunk.table });
+            self.effects.push_back(Effect::ChunkAbandoned { chunk: id, table: chunk.table, overflow });
         }
     }
 
@@ -1054,7 +1054,7 @@ impl Engine {
             self.chunks.iter().filter(|(_, c)| c.table == id).map(|(chunk, _)| *chunk).collect();
         chunks.sort_unstable();
         for chunk in chunks {
-            self.give_up_chunk(chunk);
+            self.give_up_chunk(chunk, false);
         }
         self.barrier.retain(|truncate| truncate.table != id);
         self.effects.push_back(Effect::TableStopped { table: id, key, refusal });

@@ -306,12 +306,14 @@ impl Session {
                     self.truncates.spawn(async move { target.empty(table).await.map(|()| table) });
                 }
                 Effect::ChunkDone { chunk, .. } => self.chunk_done(chunk),
-                Effect::ChunkAbandoned { chunk, table } => {
+                Effect::ChunkAbandoned { chunk, table, overflow } => {
                     if let Some(mut work) = self.copy.take(chunk)
                         && self.engine.table(table).stopped.is_none()
                     {
-                        tracing::info!(table = %self.name(table), "the stream touches too many keys of a chunk, which is read again while the stream waits");
-                        work.hold = true;
+                        if overflow {
+                            tracing::info!(table = %self.name(table), "the stream touches too many keys of a chunk: it is read again, and the stream waits for it");
+                        }
+                        work.hold |= overflow;
                         self.copy.again(work);
                     }
                 }

@@ -224,3 +224,33 @@ async fn a_row_that_does_not_fit_stops_its_table_and_no_other() {
     daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
 }
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_16_into_milvus_23() {
+    let database = crate::support::postgres::Database::create(16).await;
+    let url = database.url();
+    let mut scene = Scene::new(database.client, url, crate::support::milvus::milvus23().await.url()).await;
+    // 2.3 has no nullable fields: every column is NOT NULL.
+    let table = scene
+        .table("id bigint primary key, title text not null, n int not null, meta jsonb not null, tags text[] not null, embedding vector(768) not null")
+        .await;
+    let rows = |from: i64, to: i64| {
+        format!(
+            "insert into {table} select i, 'title ' || i, i, jsonb_build_object('i', i), array['a', i::text], {} from generate_series({from}, {to}) i",
+            embedding("i", 768)
+        )
+    };
+    scene.sql(&rows(1, 300)).await;
+    let mut daemon = scene.started().await;
+    scene.sql(&format!("begin; {}; update {table} set n = -n where id % 2 = 0; delete from {table} where id % 7 = 0; commit", rows(301, 350))).await;
+    scene.sql(&format!("update {table} set id = id + 1000 where id between 20 and 30; update {table} set embedding = {} where id = 40", embedding("4711", 768))).await;
+    scene.converged(&mut daemon).await;
+    scene.sql(&format!("truncate {table}; {}", rows(1, 20))).await;
+    scene.converged(&mut daemon).await;
+    daemon.kill();
+    scene.sql(&format!("update {table} set title = 'while it was away'; delete from {table} where id = 5")).await;
+    daemon.restart();
+    daemon.ready(PATIENCE).await;
+    scene.converged(&mut daemon).await;
+}
