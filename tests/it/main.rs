@@ -11,8 +11,12 @@
 //! verify           what it finds, and what it must not take for a difference
 //! workload         the writers of the demo
 //! bench_server     the discarding server of the benches
+//! layering         who may import whom, read from the source
+//! dashboards       names on dashboards, in alerts and in the document exist
 mod bench_server;
+mod dashboards;
 mod faults;
+mod layering;
 mod milvus_contract;
 mod postgres_source;
 mod restart;
