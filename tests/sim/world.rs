@@ -140,6 +140,7 @@ impl Action {
 
 const KINDS: usize = 22;
 const FIRST_FAULT: usize = 19;
+const FLUSH_WAL: usize = 3;
 const LATE: usize = 6;
 const TIME: usize = 18;
 
@@ -171,6 +172,8 @@ pub(super) struct World {
     /// Chunks, shares of requests and transactions, by place, that are slow for a while.
     slow: u32,
     actions: Vec<Action>,
+    /// No fault before this step: a crash is most telling when something is under way.
+    faults_from: usize,
     steps: usize,
     trace: Option<String>,
 }
@@ -204,6 +207,7 @@ impl World {
                 *collection = rows.map(|row| row.map(|row| row.values));
             }
         }
+        let faults_from = rng.pick(&[0, 0, 10, 20, 30, 40, 60]);
         let chunks = ChunkList { file_node: 1, done: [!scenario.copying; RANGES] };
         let stored = Stored {
             checkpoint: source.consistent_point,
@@ -229,6 +233,7 @@ impl World {
             weights: [1; KINDS],
             slow: 0,
             actions: Vec::new(),
+            faults_from,
             steps: 0,
             trace: traced.then(String::new),
         }
@@ -275,15 +280,21 @@ impl World {
         // Time and late arrivals only matter when they come seldom.
         self.weights[TIME] = self.rng.pick(&[1, 2, 8]);
         self.weights[LATE] = self.rng.pick(&[1, 2, 8]);
+        self.weights[FLUSH_WAL] = self.rng.pick(&[1, 4, 16]);
         self.slow = self.rng.next() as u32;
     }
 
     fn weight(&self, action: &Action) -> u32 {
+        if action.kind() >= FIRST_FAULT && self.steps < self.faults_from {
+            return 0;
+        }
         let weight = self.weights[action.kind()] * 8;
         let place = match action {
             Action::AdvanceChunk(place) => *place,
             Action::ApplyMutation { request, waiting } => 8 + request + waiting,
             Action::Visible(place) => 16 + *place,
+            // A crash is most telling when SQL has seen what it takes back.
+            Action::ServerCrash if self.source.shows_unflushed() => return weight * 32,
             _ => return weight,
         };
         if self.slow >> (place % 32) & 1 == 1 { weight / 8 } else { weight }
