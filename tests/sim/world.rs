@@ -73,6 +73,7 @@ pub(super) enum Action {
     Commit,
     Visible(usize),
     FlushWal,
+    OtherWal,
     ApplyMutation { request: usize, waiting: usize },
     Answer(usize),
     Truncate(usize),
@@ -115,7 +116,7 @@ impl Action {
             Action::Begin(_) => 0,
             Action::Queue | Action::Commit => 1,
             Action::Visible(_) => 2,
-            Action::FlushWal => 3,
+            Action::FlushWal | Action::OtherWal => 3,
             Action::ApplyMutation { .. } | Action::Truncate(_) => 4,
             Action::Answer(_) | Action::TruncateAnswer(_) => 5,
             Action::LandLate(_) => 6,
@@ -160,6 +161,8 @@ pub(super) struct World {
     pub(super) codec: Codec,
     pub(super) tables: usize,
     pub(super) faults: Faults,
+    /// Records in the WAL that are none of ours: after a crash they take the place of what was lost.
+    other_wal: u32,
     /// Transactions without changes are sent as an empty Begin and Commit (PostgreSQL 14) instead of left out.
     pub(super) sends_empty_transactions: bool,
     pub(super) now: u64,
@@ -222,6 +225,7 @@ impl World {
             codec,
             tables: scenario.tables,
             faults: scenario.faults.thinned(&mut rng),
+            other_wal: rng.pick(&[0, 0, 2, 8]),
             now: 0,
             source,
             target,
@@ -293,11 +297,13 @@ impl World {
             Action::AdvanceChunk(place) => *place,
             Action::ApplyMutation { request, waiting } => 8 + request + waiting,
             Action::Visible(place) => 16 + *place,
+            // A dead replication connection may be noticed long after the SQL connections were made anew.
+            Action::NoticeStreamLost if self.slow >> 31 == 1 => return 1,
             // A crash is most telling when SQL has seen what it takes back.
-            Action::ServerCrash if self.source.shows_unflushed() => return weight * 32,
+            Action::ServerCrash if self.source.shows_unflushed() => return weight * 16,
             _ => return weight,
         };
-        if self.slow >> (place % 32) & 1 == 1 { weight / 8 } else { weight }
+        if self.slow >> (place % 31) & 1 == 1 { weight / 8 } else { weight }
     }
 
     fn choose(&mut self) -> Option<Action> {
@@ -349,6 +355,9 @@ impl World {
         if self.source.flushed_lsn < self.source.insert_lsn {
             actions.push(Action::FlushWal);
         }
+        if self.other_wal > 0 {
+            actions.push(Action::OtherWal);
+        }
         if self.faults.server_crashes > 0 {
             actions.push(Action::ServerCrash);
         }
@@ -378,6 +387,10 @@ impl World {
             }
             Action::Visible(index) => self.source.committed[index].visible = true,
             Action::FlushWal => self.flush_wal(),
+            Action::OtherWal => {
+                self.other_wal -= 1;
+                self.source.insert_lsn.0 += 100;
+            }
             Action::ApplyMutation { request, waiting } => self.apply_mutation(request, waiting),
             Action::Answer(request) => self.answer(request),
             Action::Truncate(job) => self.truncate(job),
@@ -427,7 +440,8 @@ impl World {
     /// Up to some commit, or up to the end.
     fn flush_wal(&mut self) {
         let flushed = self.source.flushed_lsn;
-        let ends: Vec<_> = self.source.committed.iter().map(|t| t.end_lsn).filter(|&end| end > flushed).collect();
+        let mut ends: Vec<_> = self.source.committed.iter().map(|t| t.end_lsn).filter(|&end| end > flushed).collect();
+        ends.push(self.source.insert_lsn);
         self.source.flushed_lsn = self.rng.pick(&ends);
     }
 
