@@ -94,6 +94,9 @@ broken! {
     unflushed_rows_kept: Shell(ShellFlaw::KeepUnflushedRows),
         Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
             .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
+    rows_in_hand_survive_the_discard: Shell(ShellFlaw::RowsInHandSurviveDiscard),
+        Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
+            .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
     clean_mark_stays: Shell(ShellFlaw::CleanMarkStays),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]);
     clean_stop_lowers_the_sent_limit: Shell(ShellFlaw::CleanStopLowersSentLimit),
