@@ -1,10 +1,22 @@
-//! The admin server: `/metrics`, `/status`, `/livez`, `/readyz`, and a page for people at `/`.
+//! The HTTP server for people and monitors. Read only, without a log-in: it listens on the loopback unless told otherwise.
 //!
-//! In: the status as the pipeline last said it, the metrics. Out: HTTP. Nothing here changes anything: there are no
-//! calls that do. It listens on the loopback address unless told otherwise, and sends no CORS headers.
+//! In: the status that the pipeline publishes, the metrics. Out:
+//!
+//! ```text
+//! /          a page for people            /livez     200 while the process answers at all
+//! /status    JSON (`Status`)              /readyz    200 when every table follows, else 503 and why
+//! /metrics   Prometheus's text format
+//! ```
+//!
+//! Holds: an answer never waits for the pipeline; ages (lag, uptime) are computed when asked for. No secrets, no row
+//! values.
+//!
+//! Not here: what the states mean (`pipeline`), commands that change something.
 
 mod page;
-mod status;
+pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,36 +24,37 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-pub use status::{LastError, Phase, Source, State, Status, TableStatus, Target};
+pub use page::bytes_for_people;
+pub use status::{LastError, Phase, SourceStatus, State, Status, TableStatus, TargetStatus};
 
-/// The admin server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("the admin server cannot listen on {listen}: set admin.listen to a free address, or to \"off\"")]
+    #[error("cannot listen on {listen}; is another walvec running? admin.listen gives another address, or \"off\"")]
     Listen {
         listen: SocketAddr,
         #[source]
         source: std::io::Error,
     },
-    #[error("the admin server ended")]
+    #[error("the admin server failed")]
     Serve(#[source] std::io::Error),
 }
 
-/// A bound address, not yet served.
+/// Bound to its address, not yet serving.
+#[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// Bind the address; port 0 takes a free one.
+/// Take the address, so that a taken one is known before anything else is done.
 pub async fn bind(listen: SocketAddr) -> Result<Admin, AdminError> {
     let failed = |source| AdminError::Listen { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -49,74 +62,75 @@ pub async fn bind(listen: SocketAddr) -> Result<Admin, AdminError> {
     Ok(Admin { listener, address })
 }
 
-#[derive(Clone)]
-struct Served {
-    status: watch::Receiver<Status>,
-    metrics: Arc<Metrics>,
-    started: Instant,
-}
-
-impl Served {
-    /// The status with what only the moment of asking knows.
-    fn now(&self) -> Status {
-        let mut status = self.status.borrow().clone();
-        status.uptime_seconds = self.started.elapsed().as_secs();
-        status.source.lag_bytes = self.metrics.lag.bytes();
-        status.source.lag_seconds = self.metrics.lag.seconds(Instant::now());
-        status
-    }
-}
-
 impl Admin {
+    /// The address in use; the port is the one found when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serve until `shutdown`.
+    /// Answer until `shutdown` is there.
     pub async fn serve(
         self,
         status: watch::Receiver<Status>,
         metrics: Arc<Metrics>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), AdminError> {
-        let served = Served { status, metrics, started: Instant::now() };
         let router = Router::new()
-            .route("/", get(async |Shared(served): Shared<Served>| html(page::render(&served.now()))))
+            .route("/", get(page))
+            .route("/status", get(status_json))
             .route("/metrics", get(metrics_text))
-            .route("/status", get(async |Shared(served): Shared<Served>| json(&served.now())))
-            .route("/livez", get(async || "ok\n"))
-            .route("/readyz", get(readyz))
-            .with_state(served);
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(ready))
+            .with_state(View { status, metrics });
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await.map_err(AdminError::Serve)
     }
 }
 
-async fn metrics_text(Shared(served): Shared<Served>) -> Response {
-    match served.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+#[derive(Clone)]
+struct View {
+    status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
+}
+
+impl View {
+    /// The published status with its ages as of now.
+    fn now(&self) -> Status {
+        let now = Instant::now();
+        let mut status = self.status.borrow().clone();
+        status.uptime_seconds = self.metrics.uptime_seconds(now);
+        status.source.lag_bytes = Some(self.metrics.lag.bytes());
+        status.source.lag_seconds = Some(self.metrics.lag.seconds(now));
+        status
+    }
+}
+
+/// What is shown is of this moment.
+const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+
+async fn status_json(Shared(view): Shared<View>) -> impl IntoResponse {
+    match serde_json::to_string_pretty(&view.now()) {
+        Ok(json) => ([NO_STORE, (header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-/// 200 when every table follows; else 503 and what is missing.
-async fn readyz(Shared(served): Shared<Served>) -> Response {
-    let status = served.now();
-    match status.not_ready() {
-        None => "ok\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
-}
-
-fn json(status: &Status) -> Response {
-    match serde_json::to_string_pretty(status) {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+async fn metrics_text(Shared(view): Shared<View>) -> impl IntoResponse {
+    match view.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-fn html(page: String) -> Response {
-    // The page has no script and loads nothing.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)], page)
-        .into_response()
+async fn ready(Shared(view): Shared<View>) -> impl IntoResponse {
+    match view.status.borrow().ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+    }
+}
+
+async fn page(Shared(view): Shared<View>) -> impl IntoResponse {
+    // Nothing on the page may load or run anything, whatever a table is called.
+    const POLICY: (HeaderName, &str) =
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'");
+    ([NO_STORE, POLICY, (header::CONTENT_TYPE, "text/html; charset=utf-8")], page::render(&view.now()))
 }

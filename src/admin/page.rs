@@ -1,81 +1,102 @@
-//! The status as a page: plain HTML that reloads itself, for a person without Grafana.
+//! The status page: one HTML document without scripts or assets, renewed by the browser every two seconds.
 
 use std::fmt::Write as _;
 
-use super::status::{Status, name_of};
+use super::status::{Status, TableStatus};
 
-/// The page. Everything that comes from outside is escaped.
+const HEAD: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="2">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>walvec</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+.following { color: #17692d } .stopped, .error { color: #a31515 }
+@media (prefers-color-scheme: dark) { body { background: #181a1b; color: #ddd } th, td { border-color: #444 } .following { color: #6ec583 } .stopped, .error { color: #ff8a80 } }
+</style>
+"#;
+
 pub(super) fn render(status: &Status) -> String {
-    let mut rows = String::new();
-    for table in &status.tables {
-        let remark = table.stopped_reason.as_deref().or(table.blocked_by.as_deref()).unwrap_or_default();
-        // Writing to a String cannot fail.
-        write!(
-            rows,
-            "<tr><td>{}</td><td>{}</td><td class={phase}>{phase}</td><td>{} / {}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escape(&table.name),
-            escape(&table.collection),
-            table.chunks_done,
-            table.chunks_total,
-            table.rows_copied,
-            table.upserts,
-            table.deletes,
-            escape(remark),
-            phase = name_of(&table.phase),
-        )
-        .unwrap_or_default();
+    let mut html = HEAD.to_owned();
+    let source = &status.source;
+    push(&mut html, format_args!("<h1>walvec {}: {}</h1>\n<table>\n", escape(&status.version), status.state));
+    let unknown = || "unknown".to_owned();
+    let lag = match (source.lag_seconds, source.lag_bytes) {
+        (Some(seconds), Some(bytes)) => format!("{seconds:.1} s, {}", bytes_for_people(bytes)),
+        _ => unknown(),
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(unknown);
+    for (name, value) in [
+        ("lag", lag),
+        ("received", text(&source.received_lsn)),
+        ("acknowledged", text(&source.progress_lsn)),
+        ("checkpoint", text(&source.checkpoint_lsn)),
+        ("confirmed", text(&source.confirmed_lsn)),
+        ("retained WAL", source.retained_wal_bytes.map_or_else(unknown, bytes_for_people)),
+        ("WAL status of the slot", text(&source.wal_status)),
+        ("source", format!("slot {}, PostgreSQL {}", source.slot, source.server_version)),
+        ("target", format!("{} {}", status.target.url, status.target.version)),
+        ("up", format!("{:.0} s", status.uptime_seconds)),
+    ] {
+        push(&mut html, format_args!("<tr><th>{name}<td>{}\n", escape(&value)));
     }
-    let error = status
-        .last_error
-        .as_ref()
-        .map_or(String::new(), |error| format!("<p class=stopped>{}</p>", escape(&error.message)));
-    let trouble = status
-        .target
-        .last_error
-        .as_ref()
-        .map_or(String::new(), |error| format!("<p class=stopped>target: {}</p>", escape(error)));
-    format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2><title>walvec: {state}</title>\
-         <style>body{{font:15px system-ui,sans-serif;margin:2em;max-width:72em}}table{{border-collapse:collapse}}\
-         td,th{{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:left}}.following{{color:#060}}.stopped{{color:#a00}}</style>\
-         <h1>walvec {version}: {state}</h1>\
-         <p>lag {lag_bytes} bytes, {lag_seconds:.1} s · received {received} · acknowledged {progress} · checkpoint {checkpoint} · confirmed {confirmed}</p>\
-         <p>slot {slot} on PostgreSQL {server}, wal_status {wal} · Milvus {milvus} at {url}</p>{trouble}{error}\
-         <table><tr><th>table<th>collection<th>phase<th>chunks<th>copied<th>upserts<th>deletes<th></tr>{rows}</table>\
-         <p><a href=/metrics>metrics</a> · <a href=/status>status</a></p></html>",
-        state = name_of(&status.state),
-        version = escape(&status.version),
-        lag_bytes = status.source.lag_bytes,
-        lag_seconds = status.source.lag_seconds,
-        received = lsn(&status.source.received_lsn),
-        progress = lsn(&status.source.progress_lsn),
-        checkpoint = lsn(&status.source.checkpoint_lsn),
-        confirmed = lsn(&status.source.confirmed_lsn),
-        slot = escape(&status.source.slot),
-        server = escape(&status.source.server_version),
-        wal = lsn(&status.source.wal_status),
-        milvus = escape(&status.target.version),
-        url = escape(&status.target.url),
-    )
+    html.push_str("</table>\n");
+    for (what, error) in [
+        ("the target does not answer", status.target.last_error.as_ref()),
+        ("last error", status.last_error.as_ref().map(|error| &error.message)),
+    ] {
+        if let Some(error) = error {
+            push(&mut html, format_args!("<p class=\"error\">{what}: {}\n", escape(error)));
+        }
+    }
+    html.push_str("<table>\n<tr><th>table<th>collection<th>phase<th>copied<th>rows copied<th>upserts<th>deletes\n");
+    for table in &status.tables {
+        push_table(&mut html, table);
+    }
+    html.push_str("</table>\n<p><a href=\"/status\">status</a> <a href=\"/metrics\">metrics</a>\n</html>\n");
+    html
 }
 
-fn lsn(text: &Option<String>) -> String {
-    escape(text.as_deref().unwrap_or("–"))
+fn push_table(html: &mut String, table: &TableStatus) {
+    let class = table.phase.to_string().replace(' ', "-");
+    let why = [&table.stopped_reason, &table.blocked_by].into_iter().flatten().next();
+    let why = why.map(|why| format!(": {}", escape(why))).unwrap_or_default();
+    let chunks = format!("{} of {} chunks", table.chunks_done, table.chunks_total);
+    push(
+        html,
+        format_args!(
+            "<tr><td>{}<td>{}<td class=\"{class}\">{}{why}<td>{chunks}",
+            escape(&table.name),
+            escape(&table.collection),
+            table.phase
+        ),
+    );
+    for count in [table.rows_copied, table.upserts, table.deletes] {
+        push(html, format_args!("<td class=\"n\">{count}"));
+    }
+    html.push('\n');
+}
+
+fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
+    html.write_fmt(text).expect("writing to a String does not fail");
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_break_out_of_the_page() {
-        let status = Status { version: "<script>\"&".to_owned(), ..Status::default() };
-        let page = render(&status);
-        assert!(page.contains("walvec &lt;script&gt;&quot;&amp;"), "{page}");
-        assert!(!page.contains("<script"));
+/// Three figures and a binary unit.
+pub fn bytes_for_people(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
     }
+    format!("{value:.1} TiB")
 }

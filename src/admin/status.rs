@@ -1,28 +1,103 @@
-//! What `/status` says. Field names are an interface: `walvec status` and people's scripts read them.
+//! What `/status` says: where the daemon is, in JSON that people and programs read.
+//!
+//! Holds: no secrets and no row values; keys may stand in a reason. Positions are in PostgreSQL's form, `16/B374D848`.
 
 use serde::{Deserialize, Serialize};
 
-/// How far the daemon is as a whole: as far as its last table that is not stopped.
+/// The whole of `/status`. A reader ignores fields that it does not know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub version: String,
+    pub state: State,
+    pub uptime_seconds: f64,
+    pub source: SourceStatus,
+    pub target: TargetStatus,
+    pub tables: Vec<TableStatus>,
+    /// The last error that was met, also when it is over.
+    pub last_error: Option<LastError>,
+}
+
+/// What the daemon as a whole is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     #[default]
     Starting,
-    /// Another daemon holds the state directory.
+    /// Another daemon holds the state; this one takes over when that one ends.
     StandingBy,
-    /// Another process holds the slot.
+    /// Another process uses the slot; this one goes on when it is free.
     WaitingForSlot,
     Connecting,
     Copying,
     CatchingUp,
+    /// Every table that is not stopped follows.
     Following,
+    /// Told to stop, sending what is left.
     Stopping,
     Stopped,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    pub slot: String,
+    pub publication: String,
+    /// As text: JSON numbers end at 2^53 for many readers.
+    pub system_identifier: Option<String>,
+    pub server_version: String,
+    /// Received and dispatched.
+    pub received_lsn: Option<String>,
+    /// Acknowledged by Milvus, all below it.
+    pub progress_lsn: Option<String>,
+    /// On disk.
+    pub checkpoint_lsn: Option<String>,
+    /// Told to PostgreSQL.
+    pub confirmed_lsn: Option<String>,
+    pub server_lsn: Option<String>,
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
+    pub retained_wal_bytes: Option<u64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetStatus {
+    pub url: String,
+    pub version: String,
+    /// Why requests do not get through now; `None` when they do.
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableStatus {
+    /// `schema.table`.
+    pub name: String,
+    pub collection: String,
+    pub phase: Phase,
+    pub chunks_done: u64,
+    pub chunks_total: u64,
+    /// Since the process started, as all counts here.
+    pub rows_copied: u64,
+    pub upserts: u64,
+    pub deletes: u64,
+    pub fetched: u64,
+    /// The table follows once progress is here.
+    pub horizon_lsn: Option<String>,
+    /// The collection is the table as of a commit, right now.
+    pub exact: bool,
+    /// Who keeps the copy waiting.
+    pub blocked_by: Option<String>,
+    pub stopped_reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    #[default]
     Pending,
     Copying,
     CatchingUp,
@@ -30,143 +105,68 @@ pub enum Phase {
     Stopped,
 }
 
-/// Everything that `/status` shows. No secrets and no row values; a stopped table names the key that stopped it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Status {
-    pub version: String,
-    pub state: State,
-    pub uptime_seconds: u64,
-    pub source: Source,
-    pub target: Target,
-    pub tables: Vec<TableStatus>,
-    pub last_error: Option<LastError>,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Source {
-    pub slot: String,
-    pub publication: String,
-    pub server_version: String,
-    /// What the stream has reached.
-    pub received_lsn: Option<String>,
-    /// What Milvus has acknowledged.
-    pub progress_lsn: Option<String>,
-    /// What is on disk.
-    pub checkpoint_lsn: Option<String>,
-    /// What PostgreSQL was told.
-    pub confirmed_lsn: Option<String>,
-    pub server_lsn: Option<String>,
-    pub lag_bytes: u64,
-    pub lag_seconds: f64,
-    pub retained_wal_bytes: Option<u64>,
-    pub wal_status: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Target {
-    pub url: String,
-    pub version: String,
-    /// What it last complained about; none when it has answered since.
-    pub last_error: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TableStatus {
-    pub name: String,
-    pub collection: String,
-    pub phase: Phase,
-    /// The collection equals the table at the commit that the stream has reached.
-    pub exact: bool,
-    pub chunks_done: u64,
-    pub chunks_total: u64,
-    pub rows_copied: u64,
-    pub upserts: u64,
-    pub deletes: u64,
-    pub fetched: u64,
-    /// What progress must pass for `following`.
-    pub horizon_lsn: Option<String>,
-    /// Who holds the copy back, with process ids.
-    pub blocked_by: Option<String>,
-    pub stopped_reason: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LastError {
+    /// Seconds since 1970-01-01 UTC.
     pub unix_seconds: u64,
+    /// With its causes.
     pub message: String,
 }
 
 impl Status {
-    /// Why the daemon is not ready; `None` when every table follows.
-    pub fn not_ready(&self) -> Option<String> {
-        if self.state != State::Following {
-            return Some(format!("the daemon is {}", name_of(&self.state)));
+    /// Before anything is known but the configuration.
+    pub fn starting(slot: &str, publication: &str, target_url: &str) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: SourceStatus {
+                slot: slot.to_owned(),
+                publication: publication.to_owned(),
+                ..SourceStatus::default()
+            },
+            target: TargetStatus { url: target_url.to_owned(), ..TargetStatus::default() },
+            ..Status::default()
         }
+    }
+
+    /// What `/readyz` answers: every table follows. `Err` says what is missing.
+    pub fn ready(&self) -> Result<(), String> {
         if self.tables.is_empty() {
-            return Some("no table yet".to_owned());
+            return Err(format!("{}: no table is known yet", self.state));
         }
-        let behind = self.tables.iter().find(|table| table.phase != Phase::Following)?;
-        Some(format!("table {} is {}", behind.name, name_of(&behind.phase)))
+        match self.tables.iter().find(|table| table.phase != Phase::Following) {
+            Some(table) => Err(format!("table {} is {}", table.name, table.phase)),
+            None if self.state == State::Following => Ok(()),
+            // Connecting again, stopping …: the tables are as they were left.
+            None => Err(self.state.to_string()),
+        }
     }
 }
 
-/// A state or phase as the JSON has it.
-pub(super) fn name_of(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Starting => "starting",
+            State::StandingBy => "standing by",
+            State::WaitingForSlot => "waiting for the slot",
+            State::Connecting => "connecting",
+            State::Copying => "copying",
+            State::CatchingUp => "catching up",
+            State::Following => "following",
+            State::Stopping => "stopping",
+            State::Stopped => "stopped",
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(phase: Phase) -> TableStatus {
-        TableStatus {
-            name: "public.docs".to_owned(),
-            collection: "docs".to_owned(),
-            phase,
-            exact: false,
-            chunks_done: 0,
-            chunks_total: 0,
-            rows_copied: 0,
-            upserts: 0,
-            deletes: 0,
-            fetched: 0,
-            horizon_lsn: None,
-            blocked_by: None,
-            stopped_reason: None,
-        }
-    }
-
-    #[test]
-    fn ready_is_nothing_weaker_than_every_table_following() {
-        let mut status = Status { state: State::Following, ..Status::default() };
-        assert_eq!(status.not_ready().as_deref(), Some("no table yet"));
-        status.tables = vec![table(Phase::Following)];
-        assert_eq!(status.not_ready(), None);
-        for phase in [Phase::Pending, Phase::Copying, Phase::CatchingUp, Phase::Stopped] {
-            status.tables = vec![table(Phase::Following), table(phase)];
-            assert!(status.not_ready().is_some(), "{phase:?}");
-        }
-        status.tables = vec![table(Phase::Following)];
-        for state in [
-            State::Starting,
-            State::StandingBy,
-            State::WaitingForSlot,
-            State::Connecting,
-            State::Copying,
-            State::Stopped,
-        ] {
-            status.state = state;
-            assert!(status.not_ready().is_some(), "{state:?}");
-        }
-    }
-
-    #[test]
-    fn states_are_written_in_snake_case() {
-        assert_eq!(name_of(&State::WaitingForSlot), "waiting_for_slot");
-        assert_eq!(name_of(&Phase::CatchingUp), "catching_up");
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Phase::Pending => "pending",
+            Phase::Copying => "copying",
+            Phase::CatchingUp => "catching up",
+            Phase::Following => "following",
+            Phase::Stopped => "stopped",
+        })
     }
 }

@@ -4,12 +4,39 @@
 //! their reasons, and the remarks. The JSON has its keys sorted, so that two plans can be compared as text.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::milvus::FieldSchema;
+use crate::pipeline::{self, RunError};
 use crate::plan::differences::describe;
 use crate::plan::{KeyPlan, Plan, TablePlan};
+use crate::postgres;
+
+use super::{Exit, Failure, Global};
+
+/// Show what each table becomes, field by field and with the reasons; nothing is changed
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the plan as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args, global: &Global) -> Result<Exit, Failure> {
+    let settings = global.load_with_warnings()?;
+    let failed = |error: RunError| Failure::new(super::run::exit(&error), error);
+    let source = postgres::connect(&settings.source, "plan").await.map_err(|error| failed(error.into()))?;
+    let catalog = pipeline::read_tables(&settings, &source).await.map_err(failed)?;
+    let target = pipeline::connect_target(&settings.target).map_err(|error| failed(RunError::TargetSettings(error)))?;
+    let server = target.server_info().await.map_err(|error| failed(RunError::TargetUnreachable(error)))?;
+    let plan = pipeline::make_plan(&settings, &catalog, &server).map_err(failed)?;
+    let text = if args.json { format!("{:#}\n", render_json(&plan)) } else { render_text(&plan) };
+    // A reader that closes the pipe early (`| head`) has seen what it wanted.
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    Ok(Exit::Ok)
+}
 
 /// A line of the table of fields.
 struct Line {

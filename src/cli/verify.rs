@@ -65,6 +65,7 @@ fn exit(error: &VerifyError) -> Exit {
         VerifyError::ConnectTarget(_)
         | VerifyError::Target { .. }
         | VerifyError::NoCollection { .. }
+        | VerifyError::Unfit { .. }
         | VerifyError::Unordered { .. }
         | VerifyError::Answer(_) => Exit::Target,
         VerifyError::NoSuchTable(_) | VerifyError::Http(_) => Exit::Configuration,
@@ -195,7 +196,11 @@ mod tests {
     fn the_report_names_keys_and_fields_and_ends_with_the_verdict() {
         let differences = vec![
             Difference { key: "7".into(), kind: DifferenceKind::Missing, fields: vec![] },
-            Difference { key: "8".into(), kind: DifferenceKind::Different, fields: vec!["title".into(), "meta".into()] },
+            Difference {
+                key: "8".into(),
+                kind: DifferenceKind::Different,
+                fields: vec!["title".into(), "meta".into()],
+            },
         ];
         let report = Report { daemon: true, tables: vec![table(differences)] };
         let expected = "public.docs = docs: 7 rows, 8 entities\n  1 missing (a row without an entity)\n  2 different\n\

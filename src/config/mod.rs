@@ -98,8 +98,24 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     parse(&text, &path.display().to_string(), &Environment::process())
 }
 
+/// Only `[admin]` of a file, for commands that talk to the daemon: no secret is fetched for it.
+pub fn load_admin(path: &Path) -> Result<AdminSettings, ConfigError> {
+    let file = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { file: path.to_owned(), source })?;
+    let config = written(&text, &file)?;
+    resolve::admin(&config, &text).map_err(|problems| ConfigError::Invalid { file, problems })
+}
+
 /// The same from a text; `file` is for messages.
 pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
+    let config = written(text, file)?;
+    resolve::resolve(config, text, environment)
+        .map_err(|problems| ConfigError::Invalid { file: file.to_owned(), problems })
+}
+
+/// What was typed, with known keys only and nothing to fill in.
+fn written(text: &str, file: &str) -> Result<Config, ConfigError> {
     let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
     let document = DeTable::parse(text).map_err(|error| invalid(vec![toml_problem(text, &error)]))?;
     let mut problems = Vec::new();
@@ -108,8 +124,7 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
     if !problems.is_empty() {
         return Err(invalid(problems));
     }
-    let config: Config = toml::from_str(text).map_err(|error| invalid(vec![toml_problem(text, &error)]))?;
-    resolve::resolve(config, text, environment).map_err(invalid)
+    toml::from_str(text).map_err(|error| invalid(vec![toml_problem(text, &error)]))
 }
 
 fn line_of(text: &str, at: usize) -> usize {

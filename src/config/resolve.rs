@@ -42,6 +42,13 @@ pub(super) fn resolve(config: Config, text: &str, environment: &Environment) -> 
     }
 }
 
+pub(super) fn admin(config: &Config, text: &str) -> Result<AdminSettings, Vec<Problem>> {
+    let environment = &Environment::process();
+    let mut resolver = Resolver { text, environment, problems: Vec::new(), warnings: Vec::new() };
+    let admin = resolver.admin(&config.admin);
+    if resolver.problems.is_empty() { Ok(admin) } else { Err(resolver.problems) }
+}
+
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,10 +1,20 @@
-//! The lag, by the server's clock.
+//! Lag: how far behind the source we are, in bytes and in seconds of the source's own clock.
 //!
-//! In: transactions as they arrive, keepalives, the server's clock and position, progress. Out: bytes and seconds.
+//! In: what the stream brings (begins, commits, keepalives with the server's clock), what is acknowledged, and whether
+//! there is a stream at all. Out: bytes, seconds, and a histogram of commit → acknowledged.
 //!
-//! Holds: zero when everything that the server has is acknowledged; otherwise at least the age of the oldest commit that
-//! is not, and growing while nothing moves, also while the stream is lost. A commit's age is told by the server's clock,
-//! which keepalives carry: the two machines' clocks may differ by minutes.
+//! ```text
+//! seconds = server's clock now − commit time of the oldest transaction that is not acknowledged
+//!         = 0 when everything received is acknowledged
+//!         = time since we were last caught up, when there is no stream to tell
+//! ```
+//!
+//! Holds: it grows by one second a second while anything is stalled, here, in Milvus or on the line, because it is
+//! computed from clocks when it is asked for. The list of transactions is bounded: beyond `TRANSACTIONS_MAX` neighbours
+//! are merged under the older one's commit time, so the lag is never told too small.
+//!
+//! The server's clock is its offset from ours, learnt from keepalives: commit times are the source's, and two machines'
+//! clocks differ.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,195 +24,310 @@ use prometheus::Histogram;
 
 use crate::change::Lsn;
 
-/// So many transactions are timed one by one; of more, the later ones wait untimed for their place.
-const TIMED_MAX: usize = 4096;
+const TRANSACTIONS_MAX: usize = 4096;
 
-/// See the module's head. Shared: everything takes `&self`.
+/// How long a clock is preferred to a later message that shows less.
+const CLOCK_KEPT: Duration = Duration::from_secs(60);
+
 pub struct Lag {
     state: Mutex<State>,
-    commit_seconds: Histogram,
+    acknowledged: Histogram,
 }
 
-#[derive(Default)]
 struct State {
-    connected: bool,
-    /// Since when the stream is lost.
-    lost_at: Option<Instant>,
-    server_lsn: Lsn,
-    progress: Lsn,
-    /// The server's clock minus ours, and when that was learned: microseconds since 1970 at an instant.
+    /// The server's clock in microseconds since 1970, and when we heard it.
     clock: Option<(i64, Instant)>,
-    /// Commit time of the transaction that is arriving.
-    arriving: Option<i64>,
-    /// End and commit time of those not acknowledged, oldest first.
-    waiting: VecDeque<(Lsn, i64)>,
+    /// Dispatched and not acknowledged, oldest first: end LSN, commit time. Each stands for up to `stride` transactions.
+    transactions: VecDeque<(Lsn, i64)>,
+    stride: usize,
+    /// How many the newest entry stands for.
+    newest: usize,
+    /// The commit time of the transaction that is arriving.
+    open: Option<i64>,
+    received: Lsn,
+    server: Lsn,
+    progress: Lsn,
+    connected: bool,
+    /// `None` while the stream is up, and before it first was.
+    lost_at: Option<Instant>,
+    /// When nothing was behind, last.
+    caught_up_at: Option<Instant>,
 }
 
 impl State {
-    fn server_now(&self, now: Instant) -> Option<i64> {
-        let (micros, at) = self.clock?;
-        let since = now.saturating_duration_since(at).as_micros();
-        Some(micros.saturating_add(i64::try_from(since).unwrap_or(i64::MAX)))
+    fn server_micros(&self, now: Instant) -> Option<i64> {
+        let (micros, heard) = self.clock?;
+        Some(micros.saturating_add(now.saturating_duration_since(heard).as_micros() as i64))
     }
 
-    fn age(&self, commit_micros: i64, now: Instant) -> Duration {
-        let micros = self.server_now(now).map_or(0, |server| server.saturating_sub(commit_micros));
-        Duration::from_micros(u64::try_from(micros).unwrap_or(0)) // clocks of commits are not monotonic
+    fn push(&mut self, end_lsn: Lsn, commit_micros: i64) {
+        if self.transactions.is_empty() {
+            self.stride = 1;
+        }
+        match self.transactions.back_mut() {
+            Some((newest_end, oldest_micros)) if self.newest < self.stride => {
+                *newest_end = end_lsn;
+                *oldest_micros = commit_micros.min(*oldest_micros);
+                self.newest += 1;
+            }
+            _ => {
+                self.transactions.push_back((end_lsn, commit_micros));
+                self.newest = 1;
+            }
+        }
+        if self.transactions.len() > TRANSACTIONS_MAX {
+            let entries: Vec<(Lsn, i64)> = self.transactions.drain(..).collect();
+            self.transactions.extend(entries.chunks(2).filter_map(|pair| {
+                let oldest_micros = pair.iter().map(|(_, commit_micros)| *commit_micros).min()?;
+                Some((pair.last()?.0, oldest_micros))
+            }));
+            self.stride *= 2;
+        }
+    }
+
+    fn behind(&self) -> bool {
+        !self.transactions.is_empty() || self.open.is_some() || self.progress < self.received
     }
 }
 
 impl Lag {
-    pub(super) fn new(commit_seconds: Histogram) -> Lag {
-        Lag { state: Mutex::default(), commit_seconds }
+    pub(super) fn new(acknowledged: Histogram) -> Lag {
+        let state = State {
+            clock: None,
+            transactions: VecDeque::new(),
+            stride: 1,
+            newest: 0,
+            open: None,
+            received: Lsn::ZERO,
+            server: Lsn::ZERO,
+            progress: Lsn::ZERO,
+            connected: false,
+            lost_at: None,
+            caught_up_at: None,
+        };
+        Lag { state: Mutex::new(state), acknowledged }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server's clock, microseconds since 1970-01-01 UTC, was just this.
+    /// The server said what time it is: microseconds since 1970-01-01 UTC.
     pub fn server_clock(&self, server_micros: i64, now: Instant) {
         let mut state = self.state();
-        // A message that was under way for long shows an old time: believe the latest clock.
-        if state.server_now(now).is_none_or(|known| server_micros > known) || state.clock.is_none() {
+        // A message that was long under way shows an old time: the latest clock is the nearest to the truth. But one
+        // that was set back is believed after a while.
+        let forget = state.clock.is_some_and(|(_, heard)| now.saturating_duration_since(heard) > CLOCK_KEPT);
+        if forget || state.server_micros(now).is_none_or(|known| server_micros > known) {
             state.clock = Some((server_micros, now));
         }
     }
 
-    /// Position of the server.
+    /// The server's own position, as a query read it.
     pub fn server_lsn(&self, lsn: Lsn) {
         let mut state = self.state();
-        state.server_lsn = state.server_lsn.max(lsn);
+        state.server = state.server.max(lsn);
     }
 
-    /// The stream runs, or was lost.
+    /// The stream came up or was lost.
     pub fn connected(&self, connected: bool, now: Instant) {
         let mut state = self.state();
         state.connected = connected;
-        state.lost_at = if connected { None } else { state.lost_at.or(Some(now)) };
+        match (connected, state.lost_at) {
+            (true, _) => state.lost_at = None,
+            (false, None) => state.lost_at = Some(now),
+            (false, Some(_)) => {}
+        }
     }
 
     pub fn is_connected(&self) -> bool {
         self.state().connected
     }
 
-    /// The stream starts again here: what was received before comes again.
+    /// A new session starts at the checkpoint: what was received before it comes again.
     pub fn restart(&self, checkpoint: Lsn) {
         let mut state = self.state();
-        state.arriving = None;
-        state.waiting.clear();
+        state.transactions.clear();
+        state.open = None;
+        state.received = checkpoint;
         state.progress = checkpoint;
     }
 
-    /// A transaction begins to arrive; committed at `commit_micros`.
+    /// A transaction begins to arrive; its commit time, microseconds since 1970-01-01 UTC.
     pub fn begin(&self, commit_micros: i64) {
-        self.state().arriving = Some(commit_micros);
+        self.state().open = Some(commit_micros);
     }
 
-    /// The transaction has arrived.
+    /// The transaction is dispatched to its end.
     pub fn commit(&self, end_lsn: Lsn) {
         let mut state = self.state();
-        state.server_lsn = state.server_lsn.max(end_lsn);
-        if let Some(commit_micros) = state.arriving.take()
-            && state.waiting.len() < TIMED_MAX
-        {
-            state.waiting.push_back((end_lsn, commit_micros));
+        state.received = state.received.max(end_lsn);
+        state.server = state.server.max(end_lsn);
+        if let Some(commit_micros) = state.open.take() {
+            state.push(end_lsn, commit_micros);
         }
     }
 
-    /// The server has nothing for us up to here.
     pub fn keepalive(&self, wal_end: Lsn) {
-        self.server_lsn(wal_end);
+        let mut state = self.state();
+        state.received = state.received.max(wal_end);
+        state.server = state.server.max(wal_end);
     }
 
-    /// Milvus has acknowledged everything below.
+    /// Everything below `lsn` is acknowledged, as of `now`.
     pub fn progress(&self, lsn: Lsn, now: Instant) {
         let mut state = self.state();
         state.progress = state.progress.max(lsn);
-        while let Some((end_lsn, commit_micros)) = state.waiting.front().copied()
-            && end_lsn <= state.progress
-        {
-            state.waiting.pop_front();
-            self.commit_seconds.observe(state.age(commit_micros, now).as_secs_f64());
+        let server_micros = state.server_micros(now);
+        while let Some(&(end_lsn, commit_micros)) = state.transactions.front() {
+            if end_lsn > lsn {
+                break;
+            }
+            state.transactions.pop_front();
+            if let Some(server_micros) = server_micros {
+                self.acknowledged.observe(seconds(server_micros.saturating_sub(commit_micros)));
+            }
+        }
+        if !state.behind() && state.lost_at.is_none() {
+            state.caught_up_at = Some(now);
         }
     }
 
-    /// WAL between the server's position and progress.
+    /// WAL bytes between the server's position and what is acknowledged.
     pub fn bytes(&self) -> u64 {
         let state = self.state();
-        state.server_lsn.bytes_since(state.progress)
+        state.server.bytes_since(state.progress)
     }
 
-    /// Age of the oldest commit that is not acknowledged. While the stream is lost, at least as long as it has been.
+    /// Seconds behind, as of `now`.
     pub fn seconds(&self, now: Instant) -> f64 {
         let state = self.state();
-        let oldest = state.waiting.front().map(|(_, commit)| *commit).or(state.arriving);
-        let behind = oldest.map_or(Duration::ZERO, |commit_micros| state.age(commit_micros, now));
-        let lost = state.lost_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        behind.max(lost).as_secs_f64()
+        let oldest = state.transactions.iter().map(|(_, commit_micros)| *commit_micros).chain(state.open).min();
+        let by_transaction = match (oldest, state.server_micros(now)) {
+            (Some(oldest), Some(server)) => seconds(server.saturating_sub(oldest)),
+            _ => 0.0,
+        };
+        let since = |at: Option<Instant>| at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        match state.lost_at {
+            // Nobody tells what the source does meanwhile: what was caught up then may be behind since.
+            Some(lost_at) => by_transaction.max(since(state.caught_up_at.or(Some(lost_at)))),
+            None => by_transaction,
+        }
     }
+}
+
+/// A clock that went back a little is no negative age.
+fn seconds(micros: i64) -> f64 {
+    micros.max(0) as f64 / 1e6
 }
 
 #[cfg(test)]
 mod tests {
-    use prometheus::HistogramOpts;
-
     use super::*;
 
-    fn lag() -> Lag {
-        Lag::new(Histogram::with_opts(HistogramOpts::new("h", "h")).expect("valid"))
-    }
+    const SECOND: Duration = Duration::from_secs(1);
+    /// The server's clock is years apart from ours: only its own difference counts.
+    const EPOCH: i64 = 5_000_000_000_000_000;
 
-    const SECOND: i64 = 1_000_000;
-
-    #[test]
-    fn zero_when_caught_up_and_growing_when_stalled() {
-        let (lag, start) = (lag(), Instant::now());
-        let at = |seconds: u64| start + Duration::from_secs(seconds);
+    fn lag() -> (Lag, Instant) {
+        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("test", "test")).expect("valid");
+        let (lag, start) = (Lag::new(histogram), Instant::now());
+        lag.server_clock(EPOCH, start);
         lag.connected(true, start);
-        // The server's clock is an hour ahead of anything here: only its own times count.
-        lag.server_clock(3600 * SECOND, start);
-        assert_eq!((lag.bytes(), lag.seconds(at(5))), (0, 0.0));
-        lag.begin(3600 * SECOND);
-        assert_eq!(lag.seconds(at(2)), 2.0, "while it arrives");
-        lag.commit(Lsn(100));
-        assert_eq!((lag.bytes(), lag.seconds(at(3))), (100, 3.0));
-        assert_eq!(lag.seconds(at(60)), 60.0, "nothing moves");
-        lag.progress(Lsn(100), at(60));
-        assert_eq!((lag.bytes(), lag.seconds(at(61))), (0, 0.0));
-        assert_eq!(lag.commit_seconds.get_sample_sum(), 60.0);
+        lag.restart(Lsn(100));
+        (lag, start)
     }
 
     #[test]
-    fn a_lost_stream_lags_although_nothing_is_known_to_wait() {
-        let (lag, start) = (lag(), Instant::now());
-        lag.connected(true, start);
-        lag.server_clock(SECOND, start);
-        lag.connected(false, start);
-        lag.connected(false, start + Duration::from_secs(5));
-        assert_eq!(lag.seconds(start + Duration::from_secs(9)), 9.0);
-        lag.connected(true, start + Duration::from_secs(10));
-        assert_eq!(lag.seconds(start + Duration::from_secs(11)), 0.0);
+    fn caught_up_is_zero_however_long_nothing_happens() {
+        let (lag, start) = lag();
+        assert_eq!((lag.seconds(start + 3600 * SECOND), lag.bytes()), (0.0, 0));
+        lag.begin(EPOCH);
+        lag.commit(Lsn(200));
+        lag.progress(Lsn(200), start + SECOND);
+        assert_eq!((lag.seconds(start + 3600 * SECOND), lag.bytes()), (0.0, 0));
     }
 
     #[test]
-    fn commits_from_the_future_are_not_negative() {
-        let (lag, start) = (lag(), Instant::now());
-        lag.server_clock(SECOND, start);
-        lag.begin(100 * SECOND);
-        lag.commit(Lsn(5));
-        assert_eq!(lag.seconds(start), 0.0);
-        lag.progress(Lsn(5), start);
-        assert_eq!(lag.commit_seconds.get_sample_sum(), 0.0);
+    fn it_grows_while_milvus_is_stalled_and_falls_with_what_is_acknowledged() {
+        let (lag, start) = lag();
+        for (i, lsn) in [(1, 200), (2, 300), (3, 400)] {
+            lag.begin(EPOCH + i * 1_000_000);
+            lag.commit(Lsn(lsn));
+        }
+        assert_eq!(lag.seconds(start + 10 * SECOND), 9.0);
+        assert_eq!(lag.seconds(start + 60 * SECOND), 59.0);
+        assert_eq!(lag.bytes(), 300);
+        lag.progress(Lsn(299), start + 60 * SECOND);
+        assert_eq!((lag.seconds(start + 60 * SECOND), lag.bytes()), (58.0, 101));
+        lag.progress(Lsn(400), start + 61 * SECOND);
+        assert_eq!((lag.seconds(start + 99 * SECOND), lag.bytes()), (0.0, 0));
+        assert_eq!(lag.acknowledged.get_sample_count(), 3);
+        assert_eq!(lag.acknowledged.get_sample_sum(), 59.0 + 59.0 + 58.0);
     }
 
     #[test]
-    fn a_server_ahead_without_anything_for_us_is_bytes_only() {
-        let lag = lag();
+    fn a_transaction_that_is_still_arriving_counts() {
+        let (lag, start) = lag();
+        lag.begin(EPOCH);
+        assert_eq!(lag.seconds(start + 5 * SECOND), 5.0);
+    }
+
+    #[test]
+    fn without_a_stream_it_grows_from_the_last_time_we_were_caught_up() {
+        let (lag, start) = lag();
+        lag.progress(Lsn(100), start + 2 * SECOND);
+        lag.connected(false, start + 5 * SECOND);
+        lag.connected(false, start + 8 * SECOND);
+        assert_eq!(lag.seconds(start + 12 * SECOND), 10.0);
+        lag.restart(Lsn(100));
+        assert_eq!(lag.seconds(start + 13 * SECOND), 11.0, "a start that has not succeeded changes nothing");
+        lag.connected(true, start + 14 * SECOND);
+        assert_eq!(lag.seconds(start + 14 * SECOND), 0.0);
+    }
+
+    #[test]
+    fn the_servers_position_counts_in_bytes() {
+        let (lag, _) = lag();
+        lag.server_lsn(Lsn(1000));
+        assert_eq!(lag.bytes(), 900);
+        lag.keepalive(Lsn(1200));
+        assert_eq!(lag.bytes(), 1100);
         lag.server_lsn(Lsn(500));
-        assert_eq!(lag.bytes(), 500);
-        lag.keepalive(Lsn(600));
-        lag.progress(Lsn(600), Instant::now());
-        assert_eq!(lag.bytes(), 0);
+        assert_eq!(lag.bytes(), 1100, "an older answer does not lower it");
+    }
+
+    #[test]
+    fn a_long_backlog_is_merged_without_losing_its_oldest_age() {
+        let (lag, start) = lag();
+        for i in 0..100_000_u32 {
+            lag.begin(EPOCH + i64::from(i));
+            lag.commit(Lsn(u64::from(i) + 101));
+        }
+        assert!(lag.state().transactions.len() <= TRANSACTIONS_MAX);
+        assert_eq!(lag.seconds(start + 7 * SECOND), 7.0);
+        lag.progress(Lsn(50_000), start + 7 * SECOND);
+        let left = lag.seconds(start + 7 * SECOND);
+        assert!((6.9..7.0).contains(&left), "{left}");
+        lag.progress(Lsn(100_100), start + 8 * SECOND);
+        assert_eq!(lag.seconds(start + 9 * SECOND), 0.0);
+    }
+
+    #[test]
+    fn clocks_that_go_back_are_no_negative_lag() {
+        let (lag, start) = lag();
+        lag.begin(EPOCH + 5_000_000);
+        lag.commit(Lsn(200));
+        assert_eq!(lag.seconds(start), 0.0);
+    }
+
+    #[test]
+    fn a_message_that_was_long_under_way_does_not_set_the_clock_back() {
+        let (lag, start) = lag();
+        lag.begin(EPOCH);
+        lag.server_clock(EPOCH + 1_000_000, start + 9 * SECOND);
+        assert_eq!(lag.seconds(start + 10 * SECOND), 10.0);
+        lag.server_clock(EPOCH + 30_000_000, start + 62 * SECOND);
+        assert_eq!(lag.seconds(start + 62 * SECOND), 30.0, "a clock that was set back");
     }
 }

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 
 use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
-use crate::config::{Settings, TargetSettings};
+use crate::config::{Settings, TargetSettings, Transport};
 use crate::metrics::Metrics;
 use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, Token};
 use crate::plan::{Plan, PlanRefusal};
@@ -43,7 +43,7 @@ use crate::postgres::{Disposition, PostgresError};
 use clock::{Backoff, Clock};
 pub use collections::CollectionError;
 pub use requests::FatalRequest;
-pub(crate) use startup::read_tables;
+pub(crate) use startup::{make_plan, read_tables};
 
 /// How often a standby looks whether the state is free.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
@@ -167,7 +167,10 @@ impl RunError {
 }
 
 /// The client that the settings ask for. Connects when it is first used.
-pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, RunError> {
+///
+/// Errors are of the settings: nothing is sent yet. Must be called within a tokio runtime.
+pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, MilvusError> {
+    let Transport::Grpc = settings.transport;
     let options = MilvusOptions {
         url: settings.url.clone(),
         token: settings.token.as_ref().map(|token| Token::new(token.expose())),
@@ -179,8 +182,7 @@ pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, RunE
         connect_timeout: settings.connect_timeout,
         request_deadline: settings.request_deadline,
     };
-    let client = GrpcClient::connect_lazy(&options).map_err(RunError::TargetSettings)?;
-    Ok(Arc::new(client))
+    Ok(Arc::new(GrpcClient::connect_lazy(&options)?))
 }
 
 /// Copy, follow, reconnect, until `stop` turns true or a person must act.
@@ -198,7 +200,7 @@ pub async fn run(
         database: settings.source.database.clone(),
     };
     let Some((store, saved)) = open_state(&settings, &identity, &status, &mut stop).await? else { return Ok(()) };
-    let milvus = connect_target(&settings.target)?;
+    let milvus = connect_target(&settings.target).map_err(RunError::TargetSettings)?;
     let quiet_until = match (&saved.source, saved.clean_stop) {
         (Some(_), false) => clock.now() + quiet_millis(&settings.target),
         _ => 0,

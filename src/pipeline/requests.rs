@@ -171,7 +171,9 @@ impl Target {
         while let Some(mut part) = parts.pop() {
             let sent_at = self.clock.now();
             let started = std::time::Instant::now();
+            let in_flight = self.metrics.in_flight();
             let attempt = self.attempt(collection, &request, &part).await;
+            drop(in_flight);
             self.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
             let error = match attempt {
                 Attempt::Done => {

@@ -111,7 +111,10 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
 
 async fn check_source(process: &Process, sql: &Connection) -> Result<(), RunError> {
     let facts = postgres::catalog::read_facts(sql).await?;
-    process.status.send_modify(|status| status.source.server_version = facts.version.clone());
+    process.status.send_modify(|status| {
+        status.source.server_version = facts.version.clone();
+        status.source.system_identifier = facts.system_identifier.map(|identifier| identifier.to_string());
+    });
     if facts.in_recovery {
         return Err(RunError::Standby);
     }

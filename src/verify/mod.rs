@@ -25,8 +25,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::config::{Settings, TableSettings, TargetSettings, Transport};
-use crate::milvus::{GrpcClient, Milvus, MilvusError, MilvusOptions, Token};
+use crate::config::{Settings, TableSettings};
+use crate::milvus::MilvusError;
 use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::{RelationKind, Table};
@@ -175,6 +175,8 @@ pub enum VerifyError {
     Plan(Vec<PlanRefusal>),
     #[error("table {table} has no collection {collection:?} yet: has `walvec run` been started?")]
     NoCollection { table: String, collection: String },
+    #[error("table {table} is no longer what collection {collection:?} was made for: {}; exclude a new column, or name another collection", differences.join("; "))]
+    Unfit { table: String, collection: String, differences: Vec<String> },
     #[error("table {table} is not followed by the daemon yet (phase: {phase})")]
     NotFollowing { table: String, phase: String },
     #[error("a row of table {table} has a key that no entity can have")]
@@ -198,7 +200,7 @@ pub async fn verify(
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, VerifyError> {
     let connection = crate::postgres::connect(&settings.source, "verify").await.map_err(VerifyError::Connect)?;
-    let client = target_client(&settings.target)?;
+    let client = crate::pipeline::connect_target(&settings.target).map_err(VerifyError::ConnectTarget)?;
     let server = client.server_info().await.map_err(VerifyError::ConnectTarget)?;
 
     let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
@@ -220,14 +222,18 @@ pub async fn verify(
             .describe_collection(collection)
             .await
             .map_err(|source| VerifyError::Target { collection: collection.to_owned(), source })?;
-        if existing.is_none() {
+        let Some(existing) = existing else {
             return Err(VerifyError::NoCollection { table: name, collection: collection.to_owned() });
+        };
+        let differences = crate::plan::differences(table, &existing);
+        if !differences.is_empty() {
+            return Err(VerifyError::Unfit { table: name, collection: collection.to_owned(), differences });
         }
         let partitioned = catalog.kind == RelationKind::PartitionedTable;
         let comparison = Comparison {
             table,
             source: Source::new(&connection, table, partitioned).await?,
-            target: Target::new(&client, table),
+            target: Target::new(client.as_ref(), table),
             fence: &fence,
             options: &options,
             stopped: stopped.is_some(),
@@ -254,21 +260,4 @@ fn chosen(
     let wanted = |table: &Table| names.is_empty() || names.iter().any(|name| is(table, name));
     let with_settings = |(pattern, table): (usize, Table)| Some((table, settings.tables.get(pattern)?.clone()));
     Ok(found.into_iter().filter(|(_, table)| wanted(table)).filter_map(with_settings).collect())
-}
-
-/// The client that the settings ask for. Connects when it is first used.
-fn target_client(settings: &TargetSettings) -> Result<GrpcClient, VerifyError> {
-    let Transport::Grpc = settings.transport;
-    let options = MilvusOptions {
-        url: settings.url.clone(),
-        token: settings.token.as_ref().map(|token| Token::new(token.expose())),
-        database: settings.database.clone(),
-        ca: settings.ca.clone(),
-        client_cert: settings.client_cert.clone(),
-        client_key: settings.client_key.clone(),
-        server_name: settings.server_name.clone(),
-        connect_timeout: settings.connect_timeout,
-        request_deadline: settings.request_deadline,
-    };
-    GrpcClient::connect_lazy(&options).map_err(VerifyError::ConnectTarget)
 }

@@ -8,7 +8,10 @@
 //! streaming        changes as they come, one difficulty a test
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
+//! verify           what it finds, and what it must not take for a difference
 //! workload         the writers of the demo
+//! bench_server     the discarding server of the benches
+mod bench_server;
 mod faults;
 mod milvus_contract;
 mod postgres_source;
@@ -18,4 +21,5 @@ mod snapshot;
 mod streaming;
 mod support;
 mod types;
+mod verify;
 mod workload;

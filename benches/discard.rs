@@ -1,0 +1,299 @@
+//! A Milvus that acknowledges everything and keeps nothing: what walvec alone can do, without the server's cost.
+//!
+//! In: the RPCs of walvec's client, over plain HTTP/2 on a free port of 127.0.0.1. Out: success at once, and counts of what came.
+//!
+//! It remembers the schemas of collections that are created, so that they can be described; it is loaded at once and always empty
+//! (a query finds nothing, a count is 0). Of an upsert it decodes no more than the number of entities, so in a process of its own or
+//! on a thread of its own it takes little from what is being measured.
+//!
+//! Not here: any check of what it gets. Nothing about correctness can be concluded from it.
+
+use std::collections::HashMap;
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Buf;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::server::{Grpc, UnaryService};
+use tonic_prost::{ProstCodec, ProstEncoder};
+use walvec::milvus::grpc::wire;
+
+/// What has come so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub upserts: u64,
+    /// Entities of all upserts.
+    pub rows: u64,
+    pub deletes: u64,
+    /// Of the messages of upserts and deletes, without framing.
+    pub bytes: u64,
+}
+
+/// A running server; it ends with this value.
+pub struct Discard {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    serve: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    upserts: AtomicU64,
+    rows: watch::Sender<u64>,
+    deletes: AtomicU64,
+    bytes: AtomicU64,
+    schemas: Mutex<HashMap<String, wire::DescribeCollectionResponse>>,
+    arrivals: Mutex<Option<Vec<(i64, Instant)>>>,
+}
+
+impl Discard {
+    /// Listens and serves on the current tokio runtime.
+    pub async fn start() -> std::io::Result<Discard> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let serve = tokio::spawn(async move {
+            // It ends with an error only when the listener breaks; the clients then see it themselves.
+            drop(axum::serve(listener, router).await);
+        });
+        Ok(Discard { address, shared, serve })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Shared { upserts, rows, deletes, bytes, .. } = &*self.shared;
+        Counts { upserts: read(upserts), rows: *rows.borrow(), deletes: read(deletes), bytes: read(bytes) }
+    }
+
+    /// Wait until the entities of all upserts are so many.
+    #[allow(dead_code)] // the benchmark's, not the tests'
+    pub async fn until_rows(&self, rows: u64) {
+        let mut upserted = self.shared.rows.subscribe();
+        upserted.wait_for(|upserted| *upserted >= rows).await.expect("the sender lives as long as we do");
+    }
+
+    /// From now on note which key of the integer field `id` comes when; that needs the whole message decoded.
+    #[allow(dead_code)]
+    pub fn note_arrivals(&self) {
+        *lock(&self.shared.arrivals) = Some(Vec::new());
+    }
+
+    /// What was noted; nothing is noted any longer.
+    #[allow(dead_code)]
+    pub fn take_arrivals(&self) -> Vec<(i64, Instant)> {
+        lock(&self.shared.arrivals).take().unwrap_or_default()
+    }
+}
+
+impl Shared {
+    fn upserted(&self, rows: u32, bytes: u64) {
+        self.upserts.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.rows.send_modify(|upserted| *upserted += u64::from(rows));
+    }
+
+    fn arrived(&self, message: &wire::UpsertRequest) {
+        let now = Instant::now();
+        let keys = message.fields_data.iter().find(|field| field.field_name == "id");
+        let keys = keys.and_then(|field| field.scalars.as_ref()?.long_data.as_ref());
+        if let (Some(arrivals), Some(keys)) = (lock(&self.arrivals).as_mut(), keys) {
+            arrivals.extend(keys.data.iter().map(|&key| (key, now)));
+        }
+    }
+}
+
+impl Drop for Discard {
+    fn drop(&mut self) {
+        self.serve.abort();
+    }
+}
+
+/// The one field of an `UpsertRequest` that is looked at; the rest is skipped without a copy.
+#[derive(Clone, PartialEq, Message)]
+struct UpsertSize {
+    #[prost(uint32, tag = "7")]
+    num_rows: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Anything {}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let ok = || Some(wire::Status::default());
+    let acknowledged = move || Ok(wire::StatusResponse { status: ok() });
+    let add = |count: &AtomicU64, more: u64| {
+        count.fetch_add(more, Ordering::Relaxed);
+    };
+    let path = request.uri().path().to_owned();
+    match path.rsplit('/').next().unwrap_or_default() {
+        "Upsert" if lock(&shared.arrivals).is_some() => {
+            unary(request, move |message: wire::UpsertRequest, bytes| {
+                shared.arrived(&message);
+                shared.upserted(message.num_rows, bytes);
+                acknowledged()
+            })
+            .await
+        }
+        "Upsert" => {
+            unary(request, move |message: UpsertSize, bytes| {
+                shared.upserted(message.num_rows, bytes);
+                acknowledged()
+            })
+            .await
+        }
+        "Delete" => {
+            unary(request, move |_: Anything, bytes| {
+                add(&shared.deletes, 1);
+                add(&shared.bytes, bytes);
+                acknowledged()
+            })
+            .await
+        }
+        "Connect" => unary(request, move |_: Anything, _| acknowledged()).await,
+        "GetVersion" => {
+            let version = "v2.6.0-discard".to_owned();
+            unary(request, move |_: Anything, _| {
+                Ok(wire::GetVersionResponse { status: ok(), version: version.clone() })
+            })
+            .await
+        }
+        "CreateCollection" => {
+            unary(request, move |message: wire::CreateCollectionRequest, _| {
+                let schema = wire::CollectionSchema::decode(message.schema)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let description = wire::DescribeCollectionResponse {
+                    status: ok(),
+                    schema: Some(schema),
+                    shards_num: message.shards_num,
+                };
+                lock(&shared.schemas).insert(message.collection_name, description);
+                Ok(wire::Status::default())
+            })
+            .await
+        }
+        "DescribeCollection" => {
+            unary(request, move |message: wire::CollectionRequest, _| {
+                let found = lock(&shared.schemas).get(&message.collection_name).cloned();
+                Ok(found.unwrap_or_else(|| wire::DescribeCollectionResponse {
+                    status: Some(wire::Status {
+                        code: 100,
+                        reason: "collection not found".into(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }))
+            })
+            .await
+        }
+        "DropCollection" => {
+            unary(request, move |message: wire::CollectionRequest, _| {
+                lock(&shared.schemas).remove(&message.collection_name);
+                Ok(wire::Status::default())
+            })
+            .await
+        }
+        "CreateIndex" | "LoadCollection" => unary(request, |_: Anything, _| Ok(wire::Status::default())).await,
+        "DescribeIndex" => {
+            let none = move || wire::DescribeIndexResponse { status: ok(), index_descriptions: Vec::new() };
+            unary(request, move |_: Anything, _| Ok(none())).await
+        }
+        "GetLoadState" => {
+            const LOADED: i32 = 3;
+            unary(request, move |_: Anything, _| Ok(wire::GetLoadStateResponse { status: ok(), state: LOADED })).await
+        }
+        "Query" => {
+            unary(request, move |message: wire::QueryRequest, _| {
+                let mut results = wire::QueryResults { status: ok(), fields_data: Vec::new() };
+                if message.output_fields == ["count(*)"] {
+                    let zero =
+                        wire::ScalarField { long_data: Some(wire::LongArray { data: vec![0] }), ..Default::default() };
+                    results.fields_data.push(wire::FieldData { scalars: Some(zero), ..Default::default() });
+                }
+                Ok(results)
+            })
+            .await
+        }
+        _ => unary(request, |_: Anything, _| Err::<wire::Status, _>(Status::unimplemented("discarded"))).await,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads one message, and answers with what `handle` makes of it and of its length.
+async fn unary<Asked, Answered>(
+    request: Request,
+    handle: impl FnMut(Asked, u64) -> Result<Answered, Status> + Send + 'static,
+) -> Response
+where
+    Asked: Message + Default + 'static,
+    Answered: Message + Default + 'static,
+{
+    let mut grpc = Grpc::new(Measured::<Answered, Asked>(PhantomData)).max_decoding_message_size(usize::MAX);
+    grpc.unary(Handler(handle), request).await.map(Body::new)
+}
+
+struct Handler<F>(F);
+
+impl<F, Asked, Answered> UnaryService<(Asked, u64)> for Handler<F>
+where
+    F: FnMut(Asked, u64) -> Result<Answered, Status>,
+{
+    type Response = Answered;
+    type Future = Ready<Result<tonic::Response<Answered>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<(Asked, u64)>) -> Self::Future {
+        let (message, bytes) = request.into_inner();
+        ready((self.0)(message, bytes).map(tonic::Response::new))
+    }
+}
+
+/// Protocol buffers whose decoder says how long the message was.
+struct Measured<Answered, Asked>(PhantomData<(Answered, Asked)>);
+
+impl<Answered: Message + 'static, Asked: Message + Default + 'static> Codec for Measured<Answered, Asked> {
+    type Encode = Answered;
+    type Decode = (Asked, u64);
+    type Encoder = ProstEncoder<Answered>;
+    type Decoder = MeasuredDecoder<Asked>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<Answered, Asked>::raw_encoder(Default::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        MeasuredDecoder(PhantomData)
+    }
+}
+
+struct MeasuredDecoder<Asked>(PhantomData<Asked>);
+
+impl<Asked: Message + Default> Decoder for MeasuredDecoder<Asked> {
+    type Item = (Asked, u64);
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let bytes = buffer.remaining() as u64;
+        let message = Asked::decode(buffer).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Some((message, bytes)))
+    }
+}
