@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::Flaw;
 
-use super::script::{Op, Scenario, delete, insert, rekey, scalar, truncate, vector};
+use super::script::{Faults, Op, Scenario, delete, insert, rekey, scalar, truncate, vector};
 use super::world::{Sabotage, ShellFlaw};
 use super::{Budget, run, search};
 
@@ -41,7 +41,7 @@ broken! {
     lossy_touched_set: Engine(Flaw::LossyTouchedSet),
         Scenario::new(&[(0, 0), (1, 0), (2, 0), (3, 0)], true, &[&[vector(0)], &[vector(1)]]);
     chunk_row_dropped_if_its_key_is_busy: Engine(Flaw::DropChunkRowIfBusy),
-        Scenario::new(&[(0, 0), (1, 1)], true, &[&[Op::VacuumFull]]).with(|f| f.kills = 3);
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[Op::VacuumFull]]).with(|f| *f = Faults { kills: 1, ..Faults::default() });
     update_merged_onto_a_delete: Engine(Flaw::MergeOntoDelete),
         Scenario::new(&[(0, 0), (2, 0)], false, &[&[vector(0)], &[delete(0), rekey(2, 0)], &[scalar(0)]]);
     delete_and_upsert_in_one_flush: Engine(Flaw::DeleteAndUpsertInOneFlush),
@@ -92,7 +92,11 @@ broken! {
     sent_limit_not_flushed: Shell(ShellFlaw::SentLimitNotFlushed),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[delete(0)]]).with(|f| f.failovers = 1);
     unflushed_rows_kept: Shell(ShellFlaw::KeepUnflushedRows),
-        Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]]).with(|f| f.server_crashes = 1);
+        Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
+            .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
+    rows_in_hand_survive_the_discard: Shell(ShellFlaw::RowsInHandSurviveDiscard),
+        Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
+            .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
     clean_mark_stays: Shell(ShellFlaw::CleanMarkStays),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]);
     clean_stop_lowers_the_sent_limit: Shell(ShellFlaw::CleanStopLowersSentLimit),

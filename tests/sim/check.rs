@@ -4,7 +4,7 @@
 //! - A table called *exact* is the source's table at the position that the stream has reached.
 //! - A table called *following*: every key shows a state that the source had between progress and that position. A key
 //!   that was fetched may be newer, or wait for the deletion that its fetch has seen, until progress is past the fetch.
-//! - At rest the target equals the source, and progress is at its end.
+//! - At rest the target equals the source, progress is at its end and the memory budget is free.
 
 use crate::change::{Lsn, TableId};
 
@@ -111,6 +111,11 @@ impl World {
     }
 
     pub(super) fn check_converged(&self) -> Result<(), String> {
+        let held =
+            self.daemon.as_ref().and_then(|daemon| daemon.engine.as_ref()).map_or(0, |engine| engine.held_bytes());
+        if held > 0 {
+            return Err(format!("at rest, {held} bytes of the budget are still charged"));
+        }
         for table in 0..self.tables {
             for key in 0..KEYS {
                 let source = self.entity(self.source.current()[table][key]);

@@ -259,7 +259,8 @@ impl World {
     /// The server crashed: its connections are dead, and what they showed may never have been.
     pub(super) fn notice_sql_lost(&mut self) {
         let generation = self.source.generation;
-        let keep = self.has_flaw(ShellFlaw::KeepUnflushedRows);
+        let keep_all = self.has_flaw(ShellFlaw::KeepUnflushedRows);
+        let keep = keep_all || self.has_flaw(ShellFlaw::RowsInHandSurviveDiscard);
         let daemon = self.daemon();
         daemon.sql_generation = generation;
         let lost = |job: &ChunkJob| {
@@ -274,7 +275,7 @@ impl World {
             std::mem::take(&mut daemon.fetches).into_iter().partition(lost);
         daemon.fetches = kept;
         gone.iter().for_each(|job| daemon.feed().fetch_failed(job.request.id));
-        if !keep {
+        if !keep_all {
             daemon.feed().discard_unflushed();
         }
     }

@@ -139,7 +139,6 @@ pub(super) struct Scenario {
     pub(super) script: Vec<Vec<(usize, Op)>>,
     /// So many transactions of the script are committed below the slot's consistent point, and not yet visible.
     pub(super) below_slot: usize,
-    /// Statements of a named scenario that fit a wide table differently are drawn per run.
     pub(super) faults: Faults,
 }
 

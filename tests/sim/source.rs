@@ -422,6 +422,11 @@ impl Source {
         [before].into_iter().chain(whole).chain(part)
     }
 
+    /// Is there a transaction that SQL sees and a crash would take back?
+    pub(super) fn shows_unflushed(&self) -> bool {
+        self.committed.iter().rev().any(|transaction| transaction.visible && transaction.end_lsn > self.flushed_lsn)
+    }
+
     // -------------------------------------------------------------------------------------------------- faults
 
     /// The WAL ends at `end`: a crash (`end` = flushed), or a server that takes over. Its connections are dead, what

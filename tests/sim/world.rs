@@ -46,6 +46,8 @@ pub(super) enum ShellFlaw {
     SentLimitNotFlushed,
     /// Rows read over a connection that was lost are kept.
     KeepUnflushedRows,
+    /// As above, but only those that the shell has read and not yet handed to the engine.
+    RowsInHandSurviveDiscard,
     /// The mark of a clean stop stays when the next process starts.
     CleanMarkStays,
     /// A clean stop sets T back to the checkpoint, though fetches may have shown the future.
@@ -73,6 +75,7 @@ pub(super) enum Action {
     Commit,
     Visible(usize),
     FlushWal,
+    OtherWal,
     ApplyMutation { request: usize, waiting: usize },
     Answer(usize),
     Truncate(usize),
@@ -115,7 +118,7 @@ impl Action {
             Action::Begin(_) => 0,
             Action::Queue | Action::Commit => 1,
             Action::Visible(_) => 2,
-            Action::FlushWal => 3,
+            Action::FlushWal | Action::OtherWal => 3,
             Action::ApplyMutation { .. } | Action::Truncate(_) => 4,
             Action::Answer(_) | Action::TruncateAnswer(_) => 5,
             Action::LandLate(_) => 6,
@@ -140,6 +143,7 @@ impl Action {
 
 const KINDS: usize = 22;
 const FIRST_FAULT: usize = 19;
+const FLUSH_WAL: usize = 3;
 const LATE: usize = 6;
 const TIME: usize = 18;
 
@@ -159,6 +163,8 @@ pub(super) struct World {
     pub(super) codec: Codec,
     pub(super) tables: usize,
     pub(super) faults: Faults,
+    /// Records in the WAL that are none of ours: after a crash they take the place of what was lost.
+    other_wal: u32,
     /// Transactions without changes are sent as an empty Begin and Commit (PostgreSQL 14) instead of left out.
     pub(super) sends_empty_transactions: bool,
     pub(super) now: u64,
@@ -171,6 +177,8 @@ pub(super) struct World {
     /// Chunks, shares of requests and transactions, by place, that are slow for a while.
     slow: u32,
     actions: Vec<Action>,
+    /// No fault before this step: a crash is most telling when something is under way.
+    faults_from: usize,
     steps: usize,
     trace: Option<String>,
 }
@@ -204,6 +212,7 @@ impl World {
                 *collection = rows.map(|row| row.map(|row| row.values));
             }
         }
+        let faults_from = rng.pick(&[0, 0, 10, 20, 30, 40, 60]);
         let chunks = ChunkList { file_node: 1, done: [!scenario.copying; RANGES] };
         let stored = Stored {
             checkpoint: source.consistent_point,
@@ -218,6 +227,7 @@ impl World {
             codec,
             tables: scenario.tables,
             faults: scenario.faults.thinned(&mut rng),
+            other_wal: rng.pick(&[0, 0, 2, 8]),
             now: 0,
             source,
             target,
@@ -229,6 +239,7 @@ impl World {
             weights: [1; KINDS],
             slow: 0,
             actions: Vec::new(),
+            faults_from,
             steps: 0,
             trace: traced.then(String::new),
         }
@@ -275,18 +286,26 @@ impl World {
         // Time and late arrivals only matter when they come seldom.
         self.weights[TIME] = self.rng.pick(&[1, 2, 8]);
         self.weights[LATE] = self.rng.pick(&[1, 2, 8]);
+        self.weights[FLUSH_WAL] = self.rng.pick(&[1, 4, 16]);
         self.slow = self.rng.next() as u32;
     }
 
     fn weight(&self, action: &Action) -> u32 {
+        if action.kind() >= FIRST_FAULT && self.steps < self.faults_from {
+            return 0;
+        }
         let weight = self.weights[action.kind()] * 8;
         let place = match action {
             Action::AdvanceChunk(place) => *place,
             Action::ApplyMutation { request, waiting } => 8 + request + waiting,
             Action::Visible(place) => 16 + *place,
+            // A dead replication connection may be noticed long after the SQL connections were made anew.
+            Action::NoticeStreamLost if self.slow >> 31 == 1 => return 1,
+            // A crash is most telling when SQL has seen what it takes back.
+            Action::ServerCrash if self.source.shows_unflushed() => return weight * 16,
             _ => return weight,
         };
-        if self.slow >> (place % 32) & 1 == 1 { weight / 8 } else { weight }
+        if self.slow >> (place % 31) & 1 == 1 { weight / 8 } else { weight }
     }
 
     fn choose(&mut self) -> Option<Action> {
@@ -338,6 +357,9 @@ impl World {
         if self.source.flushed_lsn < self.source.insert_lsn {
             actions.push(Action::FlushWal);
         }
+        if self.other_wal > 0 {
+            actions.push(Action::OtherWal);
+        }
         if self.faults.server_crashes > 0 {
             actions.push(Action::ServerCrash);
         }
@@ -367,6 +389,10 @@ impl World {
             }
             Action::Visible(index) => self.source.committed[index].visible = true,
             Action::FlushWal => self.flush_wal(),
+            Action::OtherWal => {
+                self.other_wal -= 1;
+                self.source.insert_lsn.0 += 100;
+            }
             Action::ApplyMutation { request, waiting } => self.apply_mutation(request, waiting),
             Action::Answer(request) => self.answer(request),
             Action::Truncate(job) => self.truncate(job),
@@ -416,7 +442,8 @@ impl World {
     /// Up to some commit, or up to the end.
     fn flush_wal(&mut self) {
         let flushed = self.source.flushed_lsn;
-        let ends: Vec<_> = self.source.committed.iter().map(|t| t.end_lsn).filter(|&end| end > flushed).collect();
+        let mut ends: Vec<_> = self.source.committed.iter().map(|t| t.end_lsn).filter(|&end| end > flushed).collect();
+        ends.push(self.source.insert_lsn);
         self.source.flushed_lsn = self.rng.pick(&ends);
     }
 
