@@ -57,12 +57,12 @@ impl Chunk {
 
     /// The stream waits until this chunk's last row is dispatched.
     pub(super) fn holds_stream(&self) -> bool {
-        self.hold && !matches!(self.state, State::Dispatched)
+        self.hold && !self.is_dispatched()
     }
 
     /// Remember a key. Returns the size of the set in bytes.
     pub(super) fn touch(&mut self, key: &Key) -> usize {
-        let needed = !self.touched_all && !matches!(self.state, State::Dispatched);
+        let needed = !self.touched_all && !self.is_dispatched();
         if needed && !self.touched.contains(key) {
             self.touched_bytes += TOUCHED_OVERHEAD_BYTES + key.heap_size();
             self.touched.insert(key.clone());
@@ -127,8 +127,12 @@ impl Chunk {
         self.forget_touched();
     }
 
+    pub(super) fn is_dispatched(&self) -> bool {
+        matches!(self.state, State::Dispatched)
+    }
+
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Dispatched) && self.outstanding == 0
+        self.is_dispatched() && self.outstanding == 0
     }
 
     pub(super) fn held_bytes(&self) -> usize {

@@ -208,6 +208,8 @@ pub enum Flaw {
     /// A chunk is done when its rows are dispatched.
     ChunkDoneBeforeAck,
     NoFlushWait,
+    /// Rows that were read and not yet delivered when a connection was lost are taken.
+    RowsInHandSurviveDiscard,
     NoBeneath,
     NoSentLimit,
     TruncateLeavesChunks,
@@ -475,22 +477,30 @@ impl Engine {
         }
     }
 
-    /// A connection to the source was lost, so the server may have crashed: what was read by SQL and is not known
-    /// to be durable is dropped (W). Fetches are read again; the chunks given up are answered by `ChunkAbandoned`.
+    /// A connection to the source was lost, so the server may have crashed: what was read by SQL and is not known to be
+    /// durable is dropped (W), also what a reader or a fetch holds in its hand and has not delivered yet. Fetches are
+    /// asked for again, under another id; chunks are answered by `ChunkAbandoned`.
     pub fn discard_unflushed(&mut self) {
+        let in_hand_too = !self.flaw_rows_in_hand_survive();
+        let doubtful = |chunk: &Chunk| chunk.waits_for_flush() || (in_hand_too && !chunk.is_dispatched());
         let mut waiting: Vec<ChunkId> =
-            self.chunks.iter().filter(|(_, c)| c.waits_for_flush()).map(|(id, _)| *id).collect();
+            self.chunks.iter().filter(|(_, chunk)| doubtful(chunk)).map(|(id, _)| *id).collect();
         waiting.sort_unstable();
         for id in waiting {
             self.give_up_chunk(id, false);
         }
         for table in 0..self.tables.len() {
             for lane in 0..self.settings.lanes {
-                if let Phase::AwaitFlush { fetch, .. } = self.tables[table].lanes[lane].phase {
-                    self.tables[table].lanes[lane].phase = Phase::Fetching { fetch };
-                    self.fetches.insert(fetch, (TableId(table as u32), lane));
-                    self.fetch_failed(fetch);
-                }
+                let (Phase::Fetching { fetch } | Phase::AwaitFlush { fetch, .. }) =
+                    self.tables[table].lanes[lane].phase
+                else {
+                    continue;
+                };
+                self.fetches.remove(&fetch);
+                let fetch = FetchId(self.new_id());
+                self.tables[table].lanes[lane].phase = Phase::Fetching { fetch };
+                self.fetches.insert(fetch, (TableId(table as u32), lane));
+                self.fetch_failed(fetch);
             }
         }
     }
@@ -569,7 +579,7 @@ impl Engine {
 
     /// The missing columns, by a snapshot; `insert_lsn` was read after it. A key without a row is absent from `rows`.
     pub fn fetched(&mut self, fetch: FetchId, snapshot: &Snapshot, insert_lsn: Lsn, rows: FetchedRows) {
-        let (table, lane_index) = self.fetches.remove(&fetch).expect("rows belong to a fetch");
+        let Some((table, lane_index)) = self.fetches.remove(&fetch) else { return }; // asked again since, see `discard_unflushed`
         if self.tables[table.0 as usize].stopped.is_some() {
             return self.drop_batch(table, lane_index);
         }
@@ -600,7 +610,7 @@ impl Engine {
 
     /// The fetch did not come back: it is asked for again after the usual pause.
     pub fn fetch_failed(&mut self, fetch: FetchId) {
-        let (table, lane) = *self.fetches.get(&fetch).expect("a failure belongs to a fetch");
+        let Some(&(table, lane)) = self.fetches.get(&fetch) else { return };
         self.timers.insert((self.now + self.settings.fetch_retry_ms, Timer::Fetch(table, lane)));
     }
 
@@ -1108,6 +1118,7 @@ macro_rules! flaws {
 flaws! {
     flaw_half_dispatched => HalfDispatchedNotChecked,
     flaw_no_flush_wait => NoFlushWait,
+    flaw_rows_in_hand_survive => RowsInHandSurviveDiscard,
     flaw_no_embargo => NoEmbargo,
     flaw_guard_by_oldest => GuardByOldest,
     flaw_no_guard => FetchWithoutGuard,

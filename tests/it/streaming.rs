@@ -243,7 +243,12 @@ async fn postgresql_16_into_milvus_23() {
     };
     scene.sql(&rows(1, 300)).await;
     let mut daemon = scene.started().await;
-    scene.sql(&format!("begin; {}; update {table} set n = -n where id % 2 = 0; delete from {table} where id % 7 = 0; commit", rows(301, 350))).await;
+    scene
+        .sql(&format!(
+            "begin; {}; update {table} set n = -n where id % 2 = 0; delete from {table} where id % 7 = 0; commit",
+            rows(301, 350)
+        ))
+        .await;
     scene.sql(&format!("update {table} set id = id + 1000 where id between 20 and 30; update {table} set embedding = {} where id = 40", embedding("4711", 768))).await;
     scene.converged(&mut daemon).await;
     scene.sql(&format!("truncate {table}; {}", rows(1, 20))).await;

@@ -94,7 +94,7 @@ broken! {
     unflushed_rows_kept: Shell(ShellFlaw::KeepUnflushedRows),
         Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
             .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
-    rows_in_hand_survive_the_discard: Shell(ShellFlaw::RowsInHandSurviveDiscard),
+    rows_in_hand_survive_the_discard: Engine(Flaw::RowsInHandSurviveDiscard),
         Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)], &[insert(2, 1)]])
             .with(|f| *f = Faults { server_crashes: 1, ..Faults::default() });
     clean_mark_stays: Shell(ShellFlaw::CleanMarkStays),

@@ -260,17 +260,15 @@ impl World {
     pub(super) fn notice_sql_lost(&mut self) {
         let generation = self.source.generation;
         let keep_all = self.has_flaw(ShellFlaw::KeepUnflushedRows);
-        let keep = keep_all || self.has_flaw(ShellFlaw::RowsInHandSurviveDiscard);
         let daemon = self.daemon();
         daemon.sql_generation = generation;
-        let lost = |job: &ChunkJob| {
-            !matches!(job.phase, ChunkPhase::Delivered) && !(keep && matches!(job.phase, ChunkPhase::Read { .. }))
-        };
+        // Rows in a reader's hand are delivered all the same: it is the engine that must not take them.
+        let lost = |job: &ChunkJob| !matches!(job.phase, ChunkPhase::Delivered | ChunkPhase::Read { .. });
         let (gone, kept): (Vec<ChunkJob>, Vec<ChunkJob>) =
             std::mem::take(&mut daemon.chunks).into_iter().partition(lost);
         daemon.chunks = kept;
         gone.iter().for_each(|job| daemon.feed().abandon_chunk(job.id));
-        let lost = |job: &FetchJob| !(keep && job.answer.is_some());
+        let lost = |job: &FetchJob| !(keep_all && job.answer.is_some());
         let (gone, kept): (Vec<FetchJob>, Vec<FetchJob>) =
             std::mem::take(&mut daemon.fetches).into_iter().partition(lost);
         daemon.fetches = kept;

@@ -46,8 +46,6 @@ pub(super) enum ShellFlaw {
     SentLimitNotFlushed,
     /// Rows read over a connection that was lost are kept.
     KeepUnflushedRows,
-    /// As above, but only those that the shell has read and not yet handed to the engine.
-    RowsInHandSurviveDiscard,
     /// The mark of a clean stop stays when the next process starts.
     CleanMarkStays,
     /// A clean stop sets T back to the checkpoint, though fetches may have shown the future.
