@@ -264,7 +264,7 @@ impl World {
         let daemon = self.daemon();
         daemon.sql_generation = generation;
         let lost = |job: &ChunkJob| {
-            !matches!(job.phase, ChunkPhase::Delivered) && !(keep && matches!(job.phase, ChunkPhase::Read { .. }))
+            !(matches!(job.phase, ChunkPhase::Delivered) || keep && matches!(job.phase, ChunkPhase::Read { .. }))
         };
         let (gone, kept): (Vec<ChunkJob>, Vec<ChunkJob>) =
             std::mem::take(&mut daemon.chunks).into_iter().partition(lost);
