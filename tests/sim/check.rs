@@ -56,7 +56,7 @@ impl World {
             }
             let in_range = self.source.states(progress, reached, events).any(|state| shows(state[table][key]));
             let fetched = daemon.fetched_at[table][key] > progress;
-            if !in_range && !(fetched && self.may_wait_for_its_fetch(table, key, progress, shown)) {
+            if !(in_range || fetched && self.may_wait_for_its_fetch(table, key, progress, shown)) {
                 return Err(format!(
                     "table {table} is called following at progress {}, but key {key} shows {shown:?}, a state that the \
                      source did not have since",
