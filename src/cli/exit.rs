@@ -67,11 +67,21 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     exit: Exit,
     error: Box<dyn Error + Send + Sync>,
+    way_out: Option<String>,
 }
 
 impl Failure {
     pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure { exit, error: error.into() }
+        Failure { exit, error: error.into(), way_out: None }
+    }
+
+    /// What an operator can do about it, where the error itself does not say.
+    pub fn with_way_out(self, way_out: Option<String>) -> Failure {
+        Failure { way_out, ..self }
+    }
+
+    pub fn way_out(&self) -> Option<&str> {
+        self.way_out.as_deref()
     }
 
     pub fn exit(&self) -> Exit {

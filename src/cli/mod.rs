@@ -8,6 +8,7 @@
 //!
 //! Not here: the work itself. A command joins the parts that do it.
 
+pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod exit;
@@ -50,6 +51,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Check(check::Args),
     Plan(plan::Args),
     Status(status::Args),
     Verify(verify::Args),
@@ -109,6 +111,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     // Boxed: the largest command would set the size of all.
     let exit = match command {
         Command::Run(args) => Box::pin(run::run(args, &global)).await?,
+        Command::Check(args) => Box::pin(check::run(args, &global)).await?,
         Command::Plan(args) => Box::pin(plan::run(args, &global)).await?,
         Command::Status(args) => Box::pin(status::run(args, &global)).await?,
         Command::Verify(args) => Box::pin(verify::run(args, &global)).await?,
@@ -126,12 +129,16 @@ fn report(failure: &Failure) {
     let chain = failure.chain();
     let (first, causes) = chain.split_first().map_or(("failed", &[][..]), |(first, causes)| (first.as_str(), causes));
     if tracing::dispatcher::has_been_set() {
-        tracing::error!(causes = causes.join(": "), exit = failure.exit().code(), "{first}");
+        let (causes, exit, way_out) = (causes.join(": "), failure.exit().code(), failure.way_out());
+        tracing::error!(causes, exit, way_out, "{first}");
         return;
     }
     eprintln!("walvec: {first}");
     for cause in causes {
         eprintln!("  because: {cause}");
+    }
+    if let Some(way_out) = failure.way_out() {
+        eprintln!("  way out: {way_out}");
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Args {
 
 pub async fn run(args: Args, global: &Global) -> Result<Exit, Failure> {
     let settings = global.load_with_warnings()?;
-    let failed = |error: RunError| Failure::new(super::run::exit(&error), error);
+    let failed = super::run::failure;
     let source = postgres::connect(&settings.source, "plan").await.map_err(|error| failed(error.into()))?;
     let catalog = pipeline::read_tables(&settings, &source).await.map_err(failed)?;
     let target = pipeline::connect_target(&settings.target).map_err(|error| failed(RunError::TargetSettings(error)))?;

@@ -47,12 +47,21 @@ pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
         // Answers that are being written are finished; a client that holds its connection open does not hold us.
         drop(tokio::time::timeout(std::time::Duration::from_secs(1), served).await);
     }
-    ended.map_err(|error| Failure::new(exit(&error), error))?;
+    ended.map_err(failure)?;
     tracing::info!("stopped");
     Ok(Exit::Ok)
 }
 
-/// Which end of the daemon is whose to mend.
+/// The end of a daemon, with whose it is to mend and how.
+pub(super) fn failure(error: RunError) -> Failure {
+    let way_out = match &error {
+        RunError::Source(error) => error.hint(),
+        RunError::TargetUnreachable(error) | RunError::TargetSettings(error) => error.hint().map(str::to_owned),
+        _ => None,
+    };
+    Failure::new(exit(&error), error).with_way_out(way_out)
+}
+
 pub(super) fn exit(error: &RunError) -> Exit {
     match error {
         RunError::Source(error) if error.disposition() == Disposition::Transient => Exit::Temporary,
