@@ -117,10 +117,10 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
     world.stop().await?;
 
     print!("{}", results.table());
-    let json = format!("{:#}", results.json(args.quick));
+    let json = results.json(args.quick);
     println!("{json}");
     if let Some(path) = &args.json {
-        std::fs::write(path, json)?;
+        std::fs::write(path, format!("{json:#}\n"))?;
     }
     Ok(())
 }

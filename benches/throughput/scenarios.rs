@@ -28,9 +28,11 @@ pub async fn copy(world: &mut World, results: &mut Results) -> Outcome<()> {
     let limit = world.limit("psql", &["-qc", "COPY docs TO STDOUT (FORMAT binary)"]).await?.as_secs_f64();
 
     let setup = world.setup("docs")?;
-    let all = world.discard.counts().rows + rows;
+    let before = world.discard.counts().rows;
     let mut daemon = setup.spawn()?;
-    daemon.until("every row is copied", world.discard.until_rows(all)).await?;
+    daemon.until("the first row is copied", world.discard.until_rows(before + 1)).await?;
+    let first = daemon.began.elapsed();
+    daemon.until("every row is copied", world.discard.until_rows(before + rows)).await?;
     let copied = Instant::now();
     let wall = (copied - daemon.began).as_secs_f64();
     let cpu = cpu(&daemon, rows)?;
@@ -42,6 +44,7 @@ pub async fn copy(world: &mut World, results: &mut Results) -> Outcome<()> {
 
     results.add("copy", "limit: psql COPY binary", "s", limit);
     results.add("copy", "walvec, from its start", "s", wall);
+    results.add("copy", "of it, until the first row", "s", first.as_secs_f64());
     results.add("copy", "walvec ÷ limit", "", wall / limit);
     results.add("copy", "walvec rows", "1000/s", rows as f64 / wall / 1e3);
     results.add("copy", "walvec CPU per 100k rows", "s", cpu);
@@ -70,7 +73,7 @@ pub async fn large(world: &mut World, results: &mut Results) -> Outcome<()> {
     let rows = world.sizes.small_rows;
     let drained = backlog(world, "small", rows + 1, async |world| {
         let sql =
-            "INSERT INTO small SELECT id, id % 1000, ARRAY[id % 7, 1]::vector FROM generate_series(1::bigint, $1) id";
+            "INSERT INTO small SELECT id, id % 1000, ARRAY[id % 7, 1]::int[]::vector FROM generate_series(1::bigint, $1) id";
         world.client.execute(sql, &[&(rows as i64)]).await?;
         Ok("INSERT INTO small VALUES (0, 0, '[1,2]')")
     })
@@ -82,6 +85,7 @@ pub async fn large(world: &mut World, results: &mut Results) -> Outcome<()> {
 struct Drained {
     rows: u64,
     limit: f64,
+    first: f64,
     wall: f64,
     cpu: f64,
     peak: u64,
@@ -91,6 +95,7 @@ impl Drained {
     fn add(&self, scenario: &'static str, results: &mut Results) {
         results.add(scenario, "limit: pg_recvlogical", "s", self.limit);
         results.add(scenario, "walvec, from its start", "s", self.wall);
+        results.add(scenario, "of it, until the first row", "s", self.first);
         results.add(scenario, "walvec ÷ limit", "", self.wall / self.limit);
         results.add(scenario, "walvec rows", "1000/s", self.rows as f64 / self.wall / 1e3);
         results.add(scenario, "walvec CPU per 100k rows", "s", self.cpu);
@@ -122,15 +127,17 @@ async fn backlog(
     let limit = recvlogical(world, &setup, &slot, &end).await?;
     world.client.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await?;
 
-    let all = world.discard.counts().rows + rows;
+    let before = world.discard.counts().rows;
     let mut daemon = setup.spawn()?;
-    daemon.until("the backlog is drained", world.discard.until_rows(all)).await?;
+    daemon.until("the first row of the backlog", world.discard.until_rows(before + 1)).await?;
+    let first = daemon.began.elapsed().as_secs_f64();
+    daemon.until("the backlog is drained", world.discard.until_rows(before + rows)).await?;
     let wall = daemon.began.elapsed().as_secs_f64();
     let (cpu, peak) = (cpu(&daemon, rows)?, daemon.usage()?.peak_rss_bytes);
     daemon.stop().await?;
     world.remove(setup).await?;
     world.client.batch_execute(&format!("TRUNCATE {table}")).await?;
-    Ok(Drained { rows, limit, wall, cpu, peak })
+    Ok(Drained { rows, limit, first, wall, cpu, peak })
 }
 
 async fn recvlogical(world: &World, setup: &Setup, slot: &str, end: &str) -> Outcome<f64> {
@@ -153,7 +160,7 @@ pub async fn latency(world: &mut World, results: &mut Results) -> Outcome<()> {
 
     let insert = world
         .client
-        .prepare("INSERT INTO ticks SELECT $1, title, meta, embedding FROM docs WHERE id = 1 + $1 % 97")
+        .prepare("INSERT INTO ticks SELECT $1::bigint, title, meta, embedding FROM docs WHERE id = 1 + $1::bigint % 97")
         .await?;
     let mut sent = Vec::with_capacity(changes as usize);
     let mut pace = tokio::time::interval(BETWEEN_CHANGES);

@@ -51,11 +51,11 @@ impl World {
                      FROM generate_series(0, 96) i, generate_series(1, 768) GROUP BY i;
                  INSERT INTO docs SELECT id, 'document number ' || id || repeat(' lorem ipsum', 25),
                      jsonb_build_object('lang', 'en', 'tags', jsonb_build_array('a', id % 10), 'score', id::float8 / 7), v
-                     FROM generate_series(1::bigint, {}) id JOIN pool ON i = id % 97;
-                 VACUUM ANALYZE docs;",
+                     FROM generate_series(1::bigint, {}) id JOIN pool ON i = id % 97",
                 sizes.rows
             ))
             .await?;
+        client.batch_execute("VACUUM ANALYZE docs").await?;
         let discard = Discard::start().await?;
         Ok(World { sizes, discard, client, postgres, scratch: TempDir::new()?, setups: 0 })
     }
