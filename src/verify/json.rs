@@ -325,10 +325,10 @@ mod tests {
 
         #[test]
         fn other_values_are_different(left in any_json(), right in any_json()) {
-            // serde_json's own numbers are exact here: nothing of it was read from text.
-            let differs = left != right && left.to_string() != right.to_string();
-            prop_assume!(differs && !left.to_string().contains("0.0"));
-            prop_assert!(!same(&left.to_string(), &right.to_string()));
+            let (one, other) = (left.to_string(), right.to_string());
+            // To serde_json 1.0 and 1, 0.0 and -0.0 are different values; here they are the same numbers.
+            prop_assume!(left != right && !one.contains(".0") && !other.contains(".0"));
+            prop_assert!(!same(&one, &other));
         }
 
         #[test]
