@@ -132,7 +132,7 @@ pub enum RunError {
     #[error(transparent)]
     Collection(#[from] CollectionError),
     #[error(transparent)]
-    Target(FatalRequest),
+    Target(Box<FatalRequest>),
     #[error("the state directory cannot be used")]
     State(#[from] StoreError),
 }

@@ -348,7 +348,7 @@ impl Session {
     /// A collection that is gone or changed stops its table; a target that does not let us in stops the daemon.
     fn stop_table_or_run(&mut self, fatal: FatalRequest) -> Result<(), RunError> {
         if !fatal.concerns_one_collection() {
-            return Err(RunError::Target(fatal));
+            return Err(RunError::Target(Box::new(fatal)));
         }
         let reason = format!("{fatal}: {}", fatal.error);
         self.engine.stop_table(fatal.table, reason.clone());

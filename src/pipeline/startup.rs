@@ -48,7 +48,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let states = plan_copy(process, &plan, &tables, &sql).await?;
     process.store.start_sending().await?;
 
-    let source = process.source.clone().expect("the gate leaves a source");
+    let source = process.source.expect("the gate leaves a source");
     // Opened before the stream, so before any snapshot that it will speak for (W).
     let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;

@@ -192,6 +192,7 @@ impl Process {
     }
 
     /// Ends the server, from a destructor: at most `patience` after `signal`, then by SIGKILL.
+    #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
     pub(crate) fn end(&mut self, signal: Signal, patience: Duration) {
         let mut send = signal;
         while self.running() {
@@ -247,6 +248,7 @@ mod tests {
         Path::new(&format!("/proc/{pid}/stat")).exists()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "these tests have no runtime")]
     fn until(what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !condition() {

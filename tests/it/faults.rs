@@ -58,7 +58,7 @@ async fn a_half_open_line_to_the_source_is_noticed() {
     let mut scene = Scene::shared(18).await;
     let table = scene.documents(8).await;
     let proxy = Proxy::start(port_of(&scene.source_url)).await;
-    scene.source_url = format!("{}", through(&scene.source_url, &proxy));
+    scene.source_url = through(&scene.source_url, &proxy);
     scene.source_url.push_str(if scene.source_url.contains('?') { "&" } else { "?" });
     scene.source_url.push_str("connect_timeout=3");
     scene.extra = "[pipeline]\n".to_owned();

@@ -320,11 +320,10 @@ async fn collections(milvus: &dyn Milvus, plan: &Plan, state: &State, findings: 
             Ok(Some(existing)) => {
                 let differences = plan::differences(table, &existing);
                 let count = match (differences.is_empty(), state.knows(&table.qualified_name())) {
-                    (true, Some(false)) => match milvus.count(name).await {
-                        Ok(count) => count,
+                    (true, Some(false)) => {
                         // One without an index cannot be counted, nor loaded yet.
-                        Err(_) => 0,
-                    },
+                        milvus.count(name).await.unwrap_or_default()
+                    }
                     _ => 0,
                 };
                 judge::collection(&subject, table, &differences, count, findings);
