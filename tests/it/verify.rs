@@ -1,15 +1,17 @@
 //! `verify` against real servers: what it finds, and what it must not take for a difference.
 //!
-//! There is no daemon here: the collection is filled once, by the write path's own reader and encoder, and then either side
-//! is damaged. Where a daemon matters, a little HTTP server says what a daemon's `/status` would.
+//! Mostly without a daemon: the collection is filled once, by the write path's own reader and encoder, and then either side
+//! is damaged. Where it matters what a daemon says, a little HTTP server says it. The last test has a real one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_postgres::Client;
 use walvec::change::Row;
 use walvec::config::{self, Environment, Settings};
 use walvec::milvus::{GrpcClient, Keys, Milvus, MilvusOptions};
@@ -21,6 +23,7 @@ use walvec::postgres::copy::{ChunkReader, plan_ranges};
 use walvec::verify::{Difference, DifferenceKind, Report, TableReport, Verdict, VerifyError, VerifyOptions, verify};
 
 use crate::support::postgres::Database;
+use crate::support::scene::{self, PATIENCE};
 use crate::support::{milvus, unique};
 
 /// More than a page of either pass.
@@ -329,18 +332,28 @@ struct FakeDaemon {
 
 impl FakeDaemon {
     async fn start(phase: &'static str) -> FakeDaemon {
+        FakeDaemon::beside(phase, None).await
+    }
+
+    /// One that runs a statement whenever it is asked, before it answers.
+    async fn beside(phase: &'static str, statement: Option<(Client, &'static str)>) -> FakeDaemon {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (says, said) = watch::channel((phase, "0/0".to_owned()));
         let (count, asked) = watch::channel(0);
-        let status = move || {
+        let shared = Arc::new((count, said, statement));
+        let status = async move || {
+            let (count, said, statement) = &*shared;
+            if let Some((client, statement)) = statement {
+                client.batch_execute(statement).await.expect("the statement runs");
+            }
             count.send_modify(|asked| *asked += 1);
             let (phase, progress) = said.borrow().clone();
             let status = serde_json::json!({
                 "source": { "slot": "walvec", "progress_lsn": progress },
                 "tables": [{ "name": "public.docs", "phase": phase, "stopped_reason": "a row was refused" }],
             });
-            std::future::ready(status.to_string())
+            status.to_string()
         };
         let router = Router::new().route("/status", get(status));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -418,25 +431,14 @@ async fn a_daemon_that_does_not_get_on_decides_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_keeps_changing_is_undecided_and_a_missing_collection_an_error() {
     let mut scene = small_scene().await;
-    let daemon = FakeDaemon::start("following").await;
+    // The row changes whenever the progress is asked for: after its version was read, before it is read itself.
+    let change = "UPDATE docs SET title = title || '.' WHERE id = 7";
+    let daemon = FakeDaemon::beside("following", Some((scene.database.session().await, change))).await;
     daemon.says.send_replace(("following", "FFFFFFFF/FFFFFFFF".to_owned()));
     scene.settings.admin.listen = Some(daemon.address);
     scene.delete_entities(Keys::Int64(vec![5])).await;
-    scene.change(1, "UPDATE docs SET title = 'changed' WHERE id = 7").await;
-    let writer = scene.database.session().await;
-    let (stop, stopped) = watch::channel(false);
-    let busy = async {
-        while !*stopped.borrow() {
-            writer.batch_execute("UPDATE docs SET title = title || '.' WHERE id = 7").await.expect("updated");
-        }
-    };
-    let check = async {
-        let report = scene.report(VerifyOptions { rounds: 3, ..VerifyOptions::default() }).await;
-        stop.send_replace(true);
-        report
-    };
-    let (report, ()) = tokio::join!(check, busy);
-    let report = report.expect("the comparison is made");
+    let options = VerifyOptions { rounds: 3, ..VerifyOptions::default() };
+    let report = scene.report(options).await.expect("the comparison is made");
     let expected = [("5", DifferenceKind::Missing, vec![]), ("7", DifferenceKind::Undecided, vec![])];
     assert_eq!(found(&report.tables[0]), expected);
 
@@ -447,4 +449,65 @@ async fn a_row_that_keeps_changing_is_undecided_and_a_missing_collection_an_erro
     let unknown = VerifyOptions { tables: vec!["public.nope".to_owned()], ..VerifyOptions::default() };
     let error = scene.report(unknown).await.expect_err("no such table");
     assert!(matches!(&error, VerifyError::NoSuchTable(name) if name == "public.nope"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_beside_a_running_daemon_and_a_writer() {
+    let mut scene = scene::Scene::shared(18).await;
+    let table = scene.documents(600).await;
+    scene.insert(&table, 1, 2000, 600).await;
+    scene.insert(&table, 2600, 2600, 600).await;
+    let daemon = scene.start();
+    let config = daemon.config().to_owned();
+    // It waits for the end of the copy by itself.
+    let command = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walvec"));
+        command.arg("verify").arg("--config").arg(&config).args(arguments).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("in time").expect("it runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), format!("{out}{err}"))
+    };
+    let (stop, stopped) = watch::channel(false);
+    let write = async {
+        let mut round = 0;
+        while !*stopped.borrow() {
+            let at = round * 37 % 2000;
+            scene
+                .sql(&format!(
+                    "update {table} set n = n + 1 where id between {at} and {at} + 9;
+                     delete from {table} where id = {at} + 20; {more};
+                     update {table} set id = id + 1000000 where id = {at} + 30 and not exists (select from {table} where id = {at} + 1000030)",
+                    more = scene::insert(&table, 3000 + round, 3000 + round, 600),
+                ))
+                .await;
+            round += 1;
+        }
+    };
+    let check = async {
+        let equal = command(&[]).await;
+        // Somebody meddles with the collection; no writer touches this row, so nothing heals it.
+        let options = MilvusOptions {
+            url: scene.target_url.clone(),
+            token: None,
+            database: String::new(),
+            ca: None,
+            client_cert: None,
+            client_key: None,
+            server_name: None,
+            connect_timeout: Duration::from_secs(10),
+            request_deadline: Duration::from_secs(60),
+        };
+        let milvus = GrpcClient::connect_lazy(&options).expect("a client");
+        milvus.delete(&scene.collection(&table), "id", &Keys::Int64(vec![2600])).await.expect("deleted");
+        let different = command(&["--json", "--table", &format!("public.{table}")]).await;
+        stop.send_replace(true);
+        (equal, different)
+    };
+    let ((equal, different), ()) = tokio::join!(check, write);
+    assert_eq!(equal.0, Some(0), "{}", equal.1);
+    assert!(equal.1.trim_end().ends_with(": equal"), "{}", equal.1);
+    assert_eq!(different.0, Some(1), "{}", different.1);
+    let report: serde_json::Value = serde_json::from_str(&different.1).expect("JSON and nothing else");
+    assert_eq!(report["daemon"], true);
+    assert_eq!(report["tables"][0]["differences"], serde_json::json!([{ "key": "2600", "kind": "missing" }]));
 }
