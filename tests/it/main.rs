@@ -9,11 +9,13 @@
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! verify           what it finds, and what it must not take for a difference
+//! check            what it finds before anything is touched, and that it touches nothing
 //! workload         the writers of the demo
 //! bench_server     the discarding server of the benches
 //! layering         who may import whom, read from the source
 //! dashboards       names on dashboards, in alerts and in the document exist
 mod bench_server;
+mod check;
 mod dashboards;
 mod faults;
 mod layering;
