@@ -42,6 +42,8 @@ pub(super) enum ChunkPhase {
 
 pub(super) struct FetchJob {
     request: FetchRequest,
+    /// The connection over which it was read was lost since.
+    outdated: bool,
     answer: Option<(Snapshot, Lsn, Vec<FetchedRow>)>,
 }
 
@@ -49,7 +51,7 @@ type FetchedRow = (Key, Vec<(usize, Value)>);
 
 impl FetchJob {
     pub(super) fn new(request: FetchRequest) -> FetchJob {
-        FetchJob { request, answer: None }
+        FetchJob { request, outdated: false, answer: None }
     }
 }
 
@@ -234,6 +236,9 @@ impl World {
         let job = self.daemon().fetches.remove(place);
         let (snapshot, insert_lsn, rows) = job.answer.expect("only answered fetches are delivered");
         let table = job.request.table.0 as usize;
+        if job.outdated {
+            return self.daemon().feed().fetched(job.request.id, &snapshot, insert_lsn, rows);
+        }
         for (key, _) in &job.request.rows {
             let key = self.codec.key_number(key);
             let daemon = self.daemon();
@@ -262,16 +267,17 @@ impl World {
         let keep_all = self.has_flaw(ShellFlaw::KeepUnflushedRows);
         let daemon = self.daemon();
         daemon.sql_generation = generation;
-        // Rows in a reader's hand are delivered all the same: it is the engine that must not take them.
+        // What a reader or a fetch has in its hand is delivered all the same: it is the engine that must not take them.
         let lost = |job: &ChunkJob| !matches!(job.phase, ChunkPhase::Delivered | ChunkPhase::Read { .. });
         let (gone, kept): (Vec<ChunkJob>, Vec<ChunkJob>) =
             std::mem::take(&mut daemon.chunks).into_iter().partition(lost);
         daemon.chunks = kept;
         gone.iter().for_each(|job| daemon.feed().abandon_chunk(job.id));
-        let lost = |job: &FetchJob| !(keep_all && job.answer.is_some());
+        let lost = |job: &FetchJob| job.answer.is_none();
         let (gone, kept): (Vec<FetchJob>, Vec<FetchJob>) =
             std::mem::take(&mut daemon.fetches).into_iter().partition(lost);
         daemon.fetches = kept;
+        daemon.fetches.iter_mut().for_each(|job| job.outdated = !keep_all);
         gone.iter().for_each(|job| daemon.feed().fetch_failed(job.request.id));
         if !keep_all {
             daemon.feed().discard_unflushed();

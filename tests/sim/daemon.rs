@@ -52,7 +52,7 @@ pub(super) struct Daemon {
     flush_told: Lsn,
     pub(super) copied: [bool; TABLES],
     pub(super) stopped: [bool; TABLES],
-    /// The engine gave these chunks up once: the next time the stream is held.
+    /// The stream touched too much of these chunks: the next time it is held.
     pub(super) given_up: [[bool; RANGES]; TABLES],
     checkpoint: Lsn,
     /// Some attempt without an answer may land before.
@@ -483,9 +483,9 @@ impl World {
                     self.disk.write(vec![Put::ChunkDone { table: job.table, range: job.range }]);
                 }
             }
-            Effect::ChunkAbandoned { chunk, .. } => {
+            Effect::ChunkAbandoned { chunk, overflow, .. } => {
                 if let Some(job) = self.take_chunk(chunk) {
-                    self.daemon().given_up[job.table][job.range] = true;
+                    self.daemon().given_up[job.table][job.range] |= overflow;
                 }
             }
             Effect::TableStopped { table, .. } => self.daemon().stopped[table.0 as usize] = true,
