@@ -314,3 +314,43 @@ fn patterns_match_within_schema_and_table() {
     let error = parsed(&with("[[table]]", "name = \"public.*\"\ncollection = \"all\"")).expect_err("many into one");
     assert!(error.contains("is a pattern: tables cannot share one collection"), "{error}");
 }
+
+#[test]
+fn the_manual_has_every_key_with_its_default() {
+    let manual = include_str!("../../docs/configuration.md");
+    let mut rows = std::collections::BTreeMap::new();
+    let mut section = String::new();
+    for line in manual.lines() {
+        if let Some(header) = line.strip_prefix("## [") {
+            section = header.trim_end_matches(']').to_owned();
+        }
+        if let Some((key, rest)) = line.strip_prefix("| `").and_then(|rest| rest.split_once("` | ")) {
+            let default = rest.split(" | ").next().unwrap_or_default().trim_matches('`').to_owned();
+            rows.insert((section.clone(), key.to_owned()), default);
+        }
+    }
+    let mut known = 0;
+    for (section, keys) in KEYS.iter().filter(|(section, _)| !section.is_empty()) {
+        for key in *keys {
+            assert!(rows.contains_key(&((*section).to_owned(), (*key).to_owned())), "[{section}] {key} is missing");
+            known += 1;
+        }
+    }
+    let shown = rows.keys().filter(|(section, _)| !section.is_empty()).count();
+    assert_eq!(shown, known, "the manual has keys that there are not");
+    // The documented file holds the defaults (tested above); the manual repeats them.
+    let mut compared = 0;
+    for line in DOCUMENTED.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_matches(['[', ']']).to_owned();
+        }
+        if let Some((key, value)) = line.split_once(" = ")
+            && !["url", "name"].contains(&key)
+        {
+            let default = rows.get(&(section.clone(), key.to_owned())).expect("every key is there");
+            assert_eq!(default, value, "[{section}] {key}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared} defaults");
+}

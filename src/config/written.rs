@@ -175,7 +175,7 @@ pub struct Log {
     pub filter: Spanned<String>,
 }
 
-/// One table, or several by a pattern. The first `[[table]]` that matches a table is the one that counts.
+/// One table, or several by a pattern. An exact name goes before every pattern; of several patterns the first counts.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
