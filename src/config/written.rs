@@ -131,7 +131,7 @@ pub struct Admin {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
-    /// Bytes of rows that may be held at once, copy and stream together, 8 MiB to 64 GiB. Default 64MiB. Reading stops
+    /// Bytes of rows that may be held at once, copy and stream together, 8 MiB to 64 GiB. Default 32MiB. Reading stops
     /// when it is full. One row larger than this still passes, alone.
     #[serde(default = "default_memory_bytes")]
     pub memory_bytes: Spanned<ByteSize>,
@@ -275,7 +275,7 @@ fn default_listen() -> Spanned<String> {
 }
 
 fn default_memory_bytes() -> Spanned<ByteSize> {
-    unplaced(ByteSize(64 << 20))
+    unplaced(ByteSize(32 << 20))
 }
 
 fn default_lanes() -> Spanned<u32> {
