@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::change::Snapshot;
 
 /// What the source does to one of a few keys; an update may leave the wide column out, as TOAST does.
 #[derive(Clone, Debug)]

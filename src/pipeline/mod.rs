@@ -110,7 +110,7 @@ pub enum RunError {
     #[error("no table matches the configuration")]
     NoTables,
     #[error(
-        "the slot {slot:?} does not exist and `source.create` is false: create it with SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') or let walvec create it"
+        "the slot {slot:?} does not exist and `source.create` is false: set it to true for the first start, so that walvec knows where its slot begins"
     )]
     NoSlot { slot: String },
     #[error(

@@ -42,7 +42,7 @@ impl Reporter {
             collection.metrics.chunks_total.set(table.chunks_total as i64);
         }
         self.gauges(session);
-        let overall = overall(&tables);
+        let overall = if session.is_stopping() { State::Stopping } else { overall(&tables) };
         // With hundreds of tables the list is only sent on when it matters.
         let full = changed || self.last_table_report.is_none_or(|at| at.elapsed() > Duration::from_secs(1));
         let trouble = self.trouble.borrow_and_update().clone();

@@ -614,6 +614,10 @@ impl Session {
         self.copy_news.close();
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     fn may_stop(&self) -> bool {
         self.engine.at_boundary() && self.engine.is_idle() && self.writes.is_empty()
     }
