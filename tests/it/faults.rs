@@ -113,7 +113,10 @@ async fn milvus_lite_is_killed_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_milvus_that_sleeps_past_the_deadline_applies_nothing_late() {
     let database = crate::support::postgres::Database::create(18).await;
-    let mut milvus = Milvus23::start(Milvus23Options::default()).await.expect("starts");
+    // A Milvus that sleeps longer than its lease in etcd ends itself when it wakes.
+    let settings = vec![("common.session.ttl".to_owned(), "60".to_owned())];
+    let options = Milvus23Options { settings, ..Milvus23Options::default() };
+    let mut milvus = Milvus23::start(options).await.expect("starts");
     let url = database.url();
     let mut scene = Scene::new(database.client, url, milvus.url()).await;
     // 2.3 has no nullable fields: every column is NOT NULL.
