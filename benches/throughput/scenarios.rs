@@ -151,6 +151,9 @@ async fn recvlogical(world: &World, setup: &Setup, slot: &str, end: &str) -> Out
 /// PostgreSQL takes for the statement.
 pub async fn latency(world: &mut World, results: &mut Results) -> Outcome<()> {
     let changes = world.sizes.latency_changes;
+    // The tables of the other scenarios are on their way to the disk for a minute: a flush of ours would wait behind them.
+    world.client.batch_execute("CHECKPOINT").await?;
+    std::process::Command::new("sync").status()?;
     let setup = world.setup("ticks")?;
     let mut daemon = setup.spawn()?;
     daemon.ready().await?;
