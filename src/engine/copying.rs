@@ -150,12 +150,10 @@ impl Engine {
 
     /// Its rows are durable at the source: hand over those that the stream has not touched.
     pub(super) fn dispatch_chunk(&mut self, id: ChunkId) {
-        let chunk = self.chunks.get_mut(&id).expect("only open chunks are dispatched");
-        let (table, insert_lsn) = (chunk.table, chunk.insert_lsn);
+        let mut chunk = self.chunks.remove(&id).expect("only open chunks are dispatched");
         let (rows, bytes) = chunk.take_rows();
         self.held_bytes -= bytes;
         for (key, row) in rows {
-            let chunk = self.chunks.get(&id).expect("a chunk stays open while its rows are dispatched");
             #[cfg(test)]
             let touched = match () {
                 _ if self.flaws.contains(&Flaw::NoTouchedSets) => false,
@@ -168,20 +166,20 @@ impl Engine {
                 continue; // the stream has taken over
             }
             #[cfg(test)]
-            if self.flaws.contains(&Flaw::DropChunkRowIfBusy) && self.lane_of(table, &key).is_key_busy(&key) {
+            if self.flaws.contains(&Flaw::DropChunkRowIfBusy) && self.lane_of(chunk.table, &key).is_key_busy(&key) {
                 continue;
             }
-            self.chunks.get_mut(&id).expect("as above").outstanding += 1;
-            self.tables[table.0 as usize].note_width(&row);
-            let entry = Entry::from_chunk(row, id, insert_lsn, &key);
-            self.push(table, key, entry, false);
+            chunk.outstanding += 1;
+            self.table_mut(chunk.table).note_width(&row);
+            let entry = Entry::from_chunk(row, id, chunk.insert_lsn, &key);
+            self.push(chunk.table, key, entry, false);
         }
-        let position = self.dispatched_lsn;
-        self.chunks.get_mut(&id).expect("as above").dispatched(position);
+        chunk.dispatched(self.dispatched_lsn);
         #[cfg(test)]
         if self.flaws.contains(&Flaw::ChunkDoneBeforeAck) {
-            self.chunks.get_mut(&id).expect("as above").outstanding = 0;
+            chunk.outstanding = 0;
         }
+        self.chunks.insert(id, chunk);
         self.finish_chunks();
     }
 

@@ -438,14 +438,12 @@ impl MilvusError {
             }
             Condition::SchemaStale => Some("Somebody altered the collection: compare it with `walvec plan`."),
             Condition::NoCollection => {
-                Some("The collection was dropped or is in another database: `walvec resync` makes it anew.")
+                Some("The collection was dropped, renamed or is in another database: restore it.")
             }
             Condition::NoDatabase => Some(
                 "Create the database, or correct target.database; Zilliz Cloud also says this without the privilege.",
             ),
-            Condition::NoPartition => {
-                Some("The collection's partitions were changed by hand: recreate it with `walvec resync`.")
-            }
+            Condition::NoPartition => Some("The collection's partitions were changed by hand: restore them."),
             Condition::NoIndex => {
                 Some("Create an index on every vector field, or let walvec do it (index = \"auto\").")
             }

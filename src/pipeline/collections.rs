@@ -14,6 +14,14 @@ pub enum CollectionError {
     #[error("collection {collection:?} exists and does not fit table {table}: {}; drop or rename it, or set another `collection` for the table", differences.join("; "))]
     Different { table: String, collection: String, differences: Vec<String> },
     #[error(
+        "collection {collection:?} is gone, and with it what {table} was copied into it: restore it, or copy everything anew by moving state.path away, dropping the slot and running again"
+    )]
+    Missing { table: String, collection: String },
+    #[error(
+        "collection {collection:?} exists and is not loaded, so nobody can see whether it is empty for {table}; load or drop it, or set another `collection`"
+    )]
+    NotLoaded { table: String, collection: String },
+    #[error(
         "collection {collection:?} already holds {rows} entities and walvec has not copied {table} into it; empty or drop it, or set another `collection`"
     )]
     NotEmpty { table: String, collection: String, rows: u64 },
@@ -37,8 +45,14 @@ impl CollectionError {
 pub(super) async fn prepare(milvus: &dyn Milvus, table: &TablePlan, known: bool) -> Result<(), CollectionError> {
     let name = &table.collection.name;
     let failed = |error| CollectionError::Milvus { table: table.qualified_name(), collection: name.clone(), error };
-    let existing = match milvus.describe_collection(name).await.map_err(failed)? {
+    let found = milvus.describe_collection(name).await.map_err(failed)?;
+    let created = found.is_none();
+    let existing = match found {
         Some(existing) => existing,
+        // Made anew it would be empty, and what was copied before would be taken for there.
+        None if known => {
+            return Err(CollectionError::Missing { table: table.qualified_name(), collection: name.clone() });
+        }
         None => {
             milvus.create_collection(&table.collection).await.map_err(failed)?;
             tracing::info!(collection = %name, table = %table.qualified_name(), "collection created");
@@ -62,8 +76,13 @@ pub(super) async fn prepare(milvus: &dyn Milvus, table: &TablePlan, known: bool)
     if !table.indexes.is_empty() {
         milvus.load_collection(name, LOAD_TIMEOUT).await.map_err(failed)?;
     }
-    if !known {
-        let rows = milvus.count(name).await.map_err(failed)?;
+    if !known && !created {
+        let rows = match milvus.count(name).await {
+            Err(error) if error.needs_load() => {
+                return Err(CollectionError::NotLoaded { table: table.qualified_name(), collection: name.clone() });
+            }
+            counted => counted.map_err(failed)?,
+        };
         if rows > 0 {
             return Err(CollectionError::NotEmpty { table: table.qualified_name(), collection: name.clone(), rows });
         }

@@ -162,10 +162,7 @@ pub(super) async fn read_chunks(settings: SourceSettings, plan: Arc<Plan>, news:
     loop {
         if reader.is_none() {
             match ChunkReader::connect(&settings).await {
-                Ok(connected) => {
-                    backoff.reset();
-                    reader = Some(connected);
-                }
+                Ok(connected) => reader = Some(connected),
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -184,13 +181,15 @@ pub(super) async fn read_chunks(settings: SourceSettings, plan: Arc<Plan>, news:
         let Ok(assignment) = answer.await else { return };
         let chunk = assignment.chunk;
         match read_chunk(&settings, &plan, connected, assignment, &news).await {
-            Ok(()) => {}
+            Ok(()) => backoff.reset(),
             Err(ReadEnd::Gone) => return,
             Err(ReadEnd::Failed(error)) => {
                 reader = None;
                 if news.send(CopyNews::Failed { chunk, error }).await.is_err() {
                     return;
                 }
+                // A partition that was dropped fails each time, and at once.
+                tokio::time::sleep(backoff.next()).await;
             }
         }
     }

@@ -17,6 +17,7 @@ mod collections;
 mod copying;
 mod crash;
 pub mod encode;
+mod fetching;
 mod keyed;
 mod report;
 mod requests;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::change::{Event, Lsn, TableId, Value};
-use crate::checkpoint::{StoreError, TableState};
+use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, Visibility};
 use crate::metrics::TablePhase;
 use crate::mutation::Refusal;
@@ -34,7 +34,7 @@ use super::copying::{Copy, CopyNews, Work};
 use super::keyed::keyed;
 use super::requests::{Answer, FatalRequest};
 use super::source_watch::News;
-use super::{Context, RunError};
+use super::{Context, RunError, fetching};
 
 /// Payload bytes that one read of the stream takes at most.
 const BATCH_BYTES: usize = 1 << 20;
@@ -66,7 +66,7 @@ enum Written {
     SentLimit(Lsn),
     ChunkDone { chunk: ChunkId, work: Work },
     Copied(TableId),
-    LeafReplaced { table: TableId, leaf: crate::checkpoint::LeafState },
+    LeafReplaced { table: TableId, leaf: LeafState },
 }
 
 /// What a fetch came to.
@@ -89,6 +89,8 @@ pub(super) struct Session {
     truncates: JoinSet<Result<TableId, FatalRequest>>,
     fetches: JoinSet<FetchResult>,
     fetchers: Vec<Fetcher>,
+    /// New chunk lists of leaves that were rewritten; may wait for a server that is away.
+    replans: JoinSet<(TableId, LeafState)>,
     writes: FuturesUnordered<BoxFuture<'static, Result<Written, StoreError>>>,
     writing_checkpoint: bool,
     checkpoint_at: u64,
@@ -96,8 +98,9 @@ pub(super) struct Session {
     source_news: mpsc::Receiver<News>,
     flush_wanted: watch::Sender<Lsn>,
     fences: mpsc::Sender<()>,
-    /// The position for which a fence was asked last.
+    /// The position for which a fence was asked last, and whether a table may still wait for one.
     fenced: Lsn,
+    awaits_horizon: bool,
     /// Readers and watchers: they end with the session.
     _helpers: JoinSet<()>,
     stopping: Option<u64>,
@@ -157,6 +160,7 @@ impl Session {
             truncates: JoinSet::new(),
             fetches: JoinSet::new(),
             fetchers: Vec::new(),
+            replans: JoinSet::new(),
             writes: FuturesUnordered::new(),
             writing_checkpoint: false,
             checkpoint_at: 0,
@@ -165,6 +169,7 @@ impl Session {
             flush_wanted,
             fences,
             fenced: Lsn::ZERO,
+            awaits_horizon: true,
             _helpers: helpers,
             stopping: None,
             context,
@@ -197,11 +202,11 @@ impl Session {
             if self.may_feed() {
                 continue;
             }
-            let wants_stream = self.wants_stream();
+            let wants_stream = self.backlog.is_empty() && self.takes_events();
             let wake = self.next_wake();
             // 1. a person wants us to stop   2. our own writes are durable   3. Milvus answered   4. a table is empty
-            // 5. PostgreSQL answered a fetch 6. copy readers   7. positions and the slot   8. time   9. the stream last:
-            //    everything that makes room comes before what needs it.
+            // 5. PostgreSQL answered a fetch 6. copy readers, and leaves that were rewritten   7. positions and the slot
+            // 8. time   9. the stream last: everything that makes room comes before what needs it.
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop), if self.stopping.is_none() => self.begin_stop(),
@@ -213,6 +218,10 @@ impl Session {
                 },
                 Some(fetch) = self.fetches.join_next() => self.fetched(finished(fetch)),
                 Some(news) = self.copy_news.recv() => self.heard_from_copy(news),
+                Some(replanned) = self.replans.join_next() => {
+                    let (table, leaf) = finished(replanned);
+                    self.replace_leaf(table, leaf);
+                }
                 Some(news) = self.source_news.recv() => {
                     if let Err(error) = self.heard_from_source(news)? {
                         return self.lose(error).await;
@@ -230,14 +239,13 @@ impl Session {
 
     // ------------------------------------------------------------------------------------------------ the stream
 
-    fn wants_stream(&self) -> bool {
-        self.backlog.is_empty() && self.engine.wants_stream() && (self.stopping.is_none() || !self.engine.at_boundary())
+    /// May the engine be given another event? While stopping only up to the end of the transaction.
+    fn takes_events(&self) -> bool {
+        self.engine.wants_stream() && (self.stopping.is_none() || !self.engine.at_boundary())
     }
 
     fn may_feed(&self) -> bool {
-        !self.backlog.is_empty()
-            && self.engine.wants_stream()
-            && (self.stopping.is_none() || !self.engine.at_boundary())
+        !self.backlog.is_empty() && self.takes_events()
     }
 
     /// Give the engine all that was read, before it is asked what to do: what arrived together leaves together.
@@ -354,7 +362,7 @@ impl Session {
         self.engine.stop_table(fatal.table, reason.clone());
         if let Some(request) = fatal.request {
             let refused = fatal.keys.into_iter().map(|key| (key, Refusal { field: None, reason: reason.clone() }));
-            self.engine.answered(request, refused.collect(), None);
+            self.engine.answered(request, refused.collect(), fatal.may_land_until);
         }
         Ok(())
     }
@@ -367,7 +375,7 @@ impl Session {
         self.fetches.spawn(async move {
             let id = request.id;
             let mut fetcher = fetcher;
-            let result = fetch(&context, &mut fetcher, &request).await;
+            let result = fetching::fetch(&context, &mut fetcher, &request).await;
             let fetcher = if result.is_ok() { fetcher } else { None };
             (id, result.map(|fetched| (fetched, request)), fetcher)
         });
@@ -380,7 +388,7 @@ impl Session {
             Ok((fetched, request)) => {
                 let collection = &self.context.target.collections[request.table.0 as usize];
                 collection.metrics.fetched.inc_by(fetched.rows.len() as u64);
-                let columns: Vec<usize> = columns_of(request.columns).collect();
+                let columns: Vec<usize> = fetching::columns_of(request.columns).collect();
                 let rows = fetched
                     .rows
                     .into_iter()
@@ -477,12 +485,16 @@ impl Session {
         for chunk in self.copy.forget(table, Some(work.leaf)) {
             self.engine.abandon_chunk(chunk);
         }
-        let context = Arc::clone(&self.context);
-        let (leaf, name) = (work.leaf, self.name(table));
+        let (context, leaf) = (Arc::clone(&self.context), work.leaf);
+        self.replans.spawn(async move { (table, super::startup::plan_leaf_until_it_works(&context, leaf).await) });
+    }
+
+    /// File node, list and cleared flags in one batch.
+    fn replace_leaf(&mut self, table: TableId, leaf: LeafState) {
+        let (store, name) = (self.context.store.clone(), self.name(table));
         self.writes.push(Box::pin(async move {
-            let state = super::startup::plan_leaf_until_it_works(&context, leaf).await;
-            context.store.replace_leaf(&name, state.clone()).await?;
-            Ok(Written::LeafReplaced { table, leaf: state })
+            store.replace_leaf(&name, leaf.clone()).await?;
+            Ok(Written::LeafReplaced { table, leaf })
         }));
     }
 
@@ -546,6 +558,7 @@ impl Session {
                     state.copied = true;
                 }
                 self.engine.copy_finished(table);
+                self.awaits_horizon = true;
                 tracing::info!(table = %self.name(table), "copy finished");
             }
             Written::LeafReplaced { table, leaf } => {
@@ -587,13 +600,19 @@ impl Session {
 
     /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.
     fn ask_for_fence(&mut self) {
+        if !self.awaits_horizon {
+            return;
+        }
         let progress = self.engine.progress();
         let waits = self
             .tables
             .keys()
             .map(|id| self.engine.table(*id))
             .filter(|t| t.copied && !t.following && t.stopped.is_none());
-        let Some(horizon) = waits.map(|table| table.horizon).max() else { return };
+        let Some(horizon) = waits.map(|table| table.horizon).max() else {
+            self.awaits_horizon = false; // until another table's copy is finished
+            return;
+        };
         if self.fenced < horizon && progress < horizon && self.stopping.is_none() && self.fences.try_send(()).is_ok() {
             self.fenced = horizon;
         }
@@ -711,38 +730,4 @@ fn finished<T>(joined: Result<T, tokio::task::JoinError>) -> T {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-fn columns_of(mask: u64) -> impl Iterator<Item = usize> {
-    (0..64).filter(move |column| mask & (1 << column) != 0)
-}
-
-async fn fetch(
-    context: &Context,
-    fetcher: &mut Option<Fetcher>,
-    request: &FetchRequest,
-) -> Result<Fetched, PostgresError> {
-    let table = context.plan.table(request.table);
-    let shape = postgres::fetch::FetchShape {
-        schema: table.schema.clone(),
-        name: table.name.clone(),
-        key: table
-            .key
-            .columns()
-            .iter()
-            .map(|column| (table.columns[*column].name.clone(), table.columns[*column].type_name.clone()))
-            .collect(),
-        columns: columns_of(request.columns).map(|column| table.columns[column].name.clone()).collect(),
-    };
-    let keys: Vec<Vec<String>> = request
-        .rows
-        .iter()
-        .map(|(_, row)| table.key.key_texts(table, row))
-        .collect::<Result<_, Refusal>>()
-        .expect("a row that the engine has was keyed before");
-    if fetcher.is_none() {
-        *fetcher = Some(Fetcher::connect(&context.settings.source).await?);
-    }
-    let fetcher = fetcher.as_mut().expect("just connected");
-    fetcher.fetch(&shape, &keys).await
 }

@@ -32,14 +32,14 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let settings = Arc::clone(&process.settings);
     let sql = postgres::connect(&settings.source, "catalog").await?;
     check_source(process, &sql).await?;
-    let catalog = read_catalog(process, &sql).await?;
+    let catalog = read_tables(&settings, &sql).await?;
     let server = process.milvus.server_info().await.map_err(RunError::TargetUnreachable)?;
     process.status.send_modify(|status| status.target.version = server.version.clone());
     let plan = Arc::new(make_plan(&settings, &catalog, &server)?);
     let tables: Vec<postgres::catalog::Table> = catalog.into_iter().map(|(table, _)| table).collect();
     postgres::publication::ensure_publication(&sql, &settings.source, &tables).await?;
 
-    let mut session = pass_gate(process).await?;
+    let session = pass_gate(process).await?;
 
     for table in &plan.tables {
         let known = process.tables.contains_key(&table.qualified_name());
@@ -52,13 +52,13 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     // Opened before the stream, so before any snapshot that it will speak for (W).
     let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;
-    let identity = session.identify().await?;
     let stream =
         session.start(plan.tables.iter().zip(&tables).map(|(plan, table)| tracked(plan, table)).collect()).await?;
+    hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
     let visible_from = flush_probe.current_xid().await?;
     let server_lsn = flush_probe.insert_lsn().await?;
     tracing::info!(
-        slot = %settings.source.slot, system_identifier = identity.system_identifier, start_lsn = %source.checkpoint,
+        slot = %settings.source.slot, system_identifier = source.system_identifier, start_lsn = %source.checkpoint,
         %server_lsn, "stream started"
     );
 
@@ -154,10 +154,6 @@ pub(crate) fn make_plan(settings: &Settings, catalog: &Catalog, server: &ServerI
     Ok(plan)
 }
 
-async fn read_catalog(process: &Process, sql: &Connection) -> Result<Catalog, RunError> {
-    read_tables(&process.settings, sql).await
-}
-
 /// The start gate: go on only where the state on disk, the slot and the server agree.
 async fn pass_gate(process: &mut Process) -> Result<postgres::stream::Session, RunError> {
     let settings = Arc::clone(&process.settings);
@@ -217,6 +213,18 @@ async fn pass_gate(process: &mut Process) -> Result<postgres::stream::Session, R
             }
             Verdict::Refuse(refusal) => return Err(RunError::Gate(refusal)),
         }
+    }
+}
+
+/// The gate is passed before the slot is ours, and loading collections may take minutes: did somebody move the slot in
+/// between? PostgreSQL would have started there without a word. Now that we hold it, nobody else can.
+async fn hold_gate(probe: &postgres::probe::Probe, slot: &str, checkpoint: Lsn) -> Result<(), RunError> {
+    let held = probe.slot(slot).await?;
+    match held.and_then(|slot| slot.confirmed_flush_lsn) {
+        Some(confirmed) if confirmed > checkpoint => {
+            Err(RunError::Gate(postgres::gate::GateRefusal::SlotAhead { confirmed, checkpoint }))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -21,6 +21,8 @@ impl Target {
         let collection = &self.collections[table.0 as usize];
         let fields = [Arc::<str>::from(collection.primary_field.as_str())];
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        // A step got no answer: its time is over, but a server that slept may carry it out when it wakes.
+        let mut unanswered = false;
         loop {
             let query = Query {
                 collection: &collection.name,
@@ -28,6 +30,11 @@ impl Target {
                 output_fields: &fields,
             };
             let step = match self.milvus.query(query).await {
+                Ok(_) if unanswered => {
+                    unanswered = false;
+                    tokio::time::sleep(self.margin).await; // counted from its first answer
+                    continue;
+                }
                 Ok(columns) => match keys_in(columns) {
                     Some(keys) => self.milvus.delete(&collection.name, &collection.primary_field, &keys).await,
                     None => return Ok(()),
@@ -35,16 +42,28 @@ impl Target {
                 Err(error) => Err(error),
             };
             match step {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.calm();
+                    backoff.reset();
+                }
                 Err(error) => {
+                    self.complain(&collection.name, &error);
                     if error.outcome_unknown() {
+                        unanswered = true;
                         tokio::time::sleep(self.deadline + self.margin).await;
                     }
                     match error.class() {
                         Class::Retry | Class::Throttle | Class::SchemaStale => tokio::time::sleep(backoff.next()).await,
                         Class::Split | Class::Poison | Class::Fatal => {
                             let collection = collection.name.clone();
-                            return Err(FatalRequest { table, collection, request: None, keys: Vec::new(), error });
+                            return Err(FatalRequest {
+                                table,
+                                collection,
+                                request: None,
+                                keys: Vec::new(),
+                                may_land_until: None,
+                                error,
+                            });
                         }
                     }
                 }

@@ -120,6 +120,45 @@ async fn a_daemon_with_an_older_state_waits_for_the_slot_and_is_then_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_was_dropped_is_not_made_again_in_silence() {
+    let mut scene = Scene::shared(18).await;
+    let table = scene.documents(8).await;
+    scene.insert(&table, 1, 10, 8).await;
+    let mut daemon = scene.started().await;
+    scene.converged(&mut daemon).await;
+    daemon.terminate(PATIENCE).await;
+    let collection = scene.collection(&table);
+    let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
+    target.drop_collection(&collection).await.expect("dropped");
+    daemon.restart();
+    let ended = daemon.ended(PATIENCE).await;
+    assert_eq!(ended.code(), Some(4), "{}", daemon.log());
+    assert!(daemon.log().contains(&collection), "{}", daemon.log());
+    assert!(target.describe_collection(&collection).await.expect("an answer").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_dropped_while_we_run_stops_its_table_and_no_other() {
+    let mut scene = Scene::shared(18).await;
+    let (gone, there) = (scene.documents(8).await, scene.documents(8).await);
+    let mut daemon = scene.started().await;
+    let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
+    target.drop_collection(&scene.collection(&gone)).await.expect("dropped");
+    scene.insert(&gone, 1, 5, 8).await;
+    scene.insert(&there, 1, 5, 8).await;
+    daemon
+        .status("its table is stopped", PATIENCE, |s| {
+            s["tables"].as_array().is_some_and(|tables| tables.iter().any(|t| t["phase"] == "stopped"))
+        })
+        .await;
+    until("the other table goes on", PATIENCE, async || {
+        target.count(&scene.collection(&there)).await.ok().filter(|count| *count == 5)
+    })
+    .await;
+    assert!(daemon.running());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_dropped_is_not_made_again_in_silence() {
     let mut scene = Scene::shared(18).await;
     let table = scene.documents(8).await;

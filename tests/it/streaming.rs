@@ -259,3 +259,31 @@ async fn postgresql_16_into_milvus_23() {
     daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
 }
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_index_the_collection_is_written_though_nobody_can_read_it_yet() {
+    let database = crate::support::postgres::Database::create(18).await;
+    let url = database.url();
+    let mut scene = Scene::new(database.client, url, crate::support::milvus::milvus23().await.url()).await;
+    let table = scene.table("id bigint primary key, n int not null, embedding vector(8) not null").await;
+    scene.per_table = "index = \"none\"".to_owned();
+    scene.sql(&format!("insert into {table} select i, i, {} from generate_series(1, 20) i", embedding("i", 8))).await;
+    let mut daemon = scene.started().await;
+    scene.sql(&format!("delete from {table} where id = 3")).await;
+    scene.caught_up(&mut daemon).await;
+    // The user makes the index, and finds everything there.
+    let settings = scene.settings();
+    let target = walvec::pipeline::connect_target(&settings.target).expect("a client");
+    let collection = scene.collection(&table);
+    let index = walvec::milvus::IndexSpec {
+        field: "embedding".to_owned(),
+        index_type: "AUTOINDEX".to_owned(),
+        metric_type: "COSINE".to_owned(),
+        params: std::collections::BTreeMap::new(),
+    };
+    target.create_index(&collection, &index).await.expect("indexed");
+    target.load_collection(&collection, PATIENCE).await.expect("loaded");
+    scene.assert_equal().await;
+    drop(daemon);
+}

@@ -30,6 +30,8 @@ pub struct Scene {
     tables: Vec<String>,
     /// More lines for the configuration, before the tables.
     pub extra: String,
+    /// More lines for each table of it.
+    pub per_table: String,
 }
 
 impl Scene {
@@ -52,6 +54,7 @@ impl Scene {
             target_url,
             tables: Vec::new(),
             extra: String::new(),
+            per_table: String::new(),
         }
     }
 
@@ -89,7 +92,8 @@ impl Scene {
         );
         for table in &self.tables {
             let collection = self.collection(table);
-            write!(text, "[[table]]\nname = \"public.{table}\"\ncollection = {collection:?}\n")
+            let more = &self.per_table;
+            write!(text, "[[table]]\nname = \"public.{table}\"\ncollection = {collection:?}\n{more}\n")
                 .expect("a string takes text");
         }
         text
