@@ -23,7 +23,7 @@ use super::directory::{Directory, tail};
 use super::fetch::{Cache, Package};
 use super::port::free_port;
 use super::postgres::TlsPem;
-use super::probe::{http_get, speaks_http2};
+use super::probe::{accepts, http_get, speaks_http2};
 use super::process::{Process, Spec};
 
 const SERVER: &str = "Milvus 2.3.5";
@@ -173,7 +173,10 @@ async fn launch(tree: &Path, directory: &Directory, ports: Ports, tls: bool) -> 
     })?;
     let answers = async || {
         matches!(http_get(ports.metrics, "/healthz").await, Ok((200, body)) if body.contains("OK"))
-            && (tls || speaks_http2(ports.proxy).await)
+            && match tls {
+                true => accepts(ports.proxy).await,
+                false => speaks_http2(ports.proxy).await,
+            }
     };
     match process.ready(START, answers).await {
         Ok(()) => Ok(process),

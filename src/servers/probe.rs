@@ -30,6 +30,11 @@ fn parse(answer: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
+/// Whether a connection is taken there: what can be known of a server that speaks TLS.
+pub(super) async fn accepts(port: u16) -> bool {
+    matches!(timeout(PATIENCE, TcpStream::connect(("127.0.0.1", port))).await, Ok(Ok(_)))
+}
+
 /// Whether a plain-text HTTP/2 server, which is what gRPC speaks, sends its SETTINGS frame (RFC 9113 §3.4, §6.5).
 pub(super) async fn speaks_http2(port: u16) -> bool {
     let ask = async {
