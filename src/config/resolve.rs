@@ -84,6 +84,17 @@ impl Resolver<'_> {
         bytes
     }
 
+    /// Bytes per second, of MiB per second.
+    fn rate(&mut self, value: Option<&Spanned<f64>>, key: &str) -> Option<u64> {
+        let value = value?;
+        let rate = *value.get_ref();
+        if !(0.01..=10_000.0).contains(&rate) {
+            self.at(value, key, format!("{rate} is not from 0.01 to 10000"));
+            return None;
+        }
+        Some((rate * f64::from(1 << 20)) as u64)
+    }
+
     fn count(&mut self, value: &Spanned<u32>, key: &str, min: u32, max: u32) -> u32 {
         let count = *value.get_ref();
         if count < min || count > max {
@@ -257,7 +268,10 @@ impl Resolver<'_> {
                 return None;
             }
         };
-        self.word(&target.transport, "target.transport", &[("grpc", Transport::Grpc)]);
+        let transports = [("grpc", Transport::Grpc), ("rest", Transport::Rest)];
+        let transport = self.word(&target.transport, "target.transport", &transports).unwrap_or(Transport::Grpc);
+        let plans = [("free", Plan::Free), ("serverless", Plan::Serverless), ("dedicated", Plan::Dedicated)];
+        let plan = target.plan.as_ref().and_then(|plan| self.word(plan, "target.plan", &plans));
         let token = self.secret(target.token.as_ref(), "target.token");
         let local = ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| url.starts_with(&format!("http://{host}:")));
         if token.is_some() && url.starts_with("http://") && !local {
@@ -272,11 +286,13 @@ impl Resolver<'_> {
         if url.starts_with("http://") && (target.ca.is_some() || target.client_cert.is_some()) {
             self.at(&target.url, "target.url", "is http://, so ca and client_cert have no meaning; write https://");
         }
+        let max_write = self.rate(target.max_write_mb_per_s.as_ref(), "target.max_write_mb_per_s");
+        let max_delete = self.rate(target.max_delete_mb_per_s.as_ref(), "target.max_delete_mb_per_s");
         let deadline = self.duration(&target.request_deadline, "target.request_deadline", SECOND, 10 * MINUTE);
         Some(TargetSettings {
             url,
             token,
-            transport: Transport::Grpc,
+            transport,
             database: target.database,
             ca: target.ca.map(PathBuf::from),
             client_cert: target.client_cert.map(|path| path.into_inner().into()),
@@ -285,6 +301,9 @@ impl Resolver<'_> {
             connect_timeout: self.duration(&target.connect_timeout, "target.connect_timeout", 100 * MS, 10 * MINUTE),
             request_deadline: deadline,
             late_margin: self.duration(&target.late_margin, "target.late_margin", SECOND, 10 * MINUTE),
+            max_write: max_write.or(plan.map(Plan::write)),
+            max_delete: max_delete.or(plan.map(Plan::delete)),
+            blocked_after: self.duration(&target.blocked_after, "target.blocked_after", SECOND, 24 * 60 * MINUTE),
         })
     }
 

@@ -80,6 +80,33 @@ pub struct SourceSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Grpc,
+    /// The v2 routes over HTTP.
+    Rest,
+}
+
+/// A plan of Zilliz Cloud, for its quotas (docs.zilliz.com, "Zilliz Cloud Limits", of 2026).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    Free,
+    Serverless,
+    /// 16 MB/s and one more for each compute unit: counted here with one unit.
+    Dedicated,
+}
+
+impl Plan {
+    /// Upserts, in bytes per second.
+    pub fn write(self) -> u64 {
+        match self {
+            Plan::Free => 2 << 20,
+            Plan::Serverless => 10 << 20,
+            Plan::Dedicated => 17 << 20,
+        }
+    }
+
+    /// Deletes, in bytes per second: the same on every plan.
+    pub fn delete(self) -> u64 {
+        1 << 19
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +129,11 @@ pub struct TargetSettings {
     pub request_deadline: Duration,
     /// How long after its deadline a request may still be applied.
     pub late_margin: Duration,
+    /// Upserts and deletes in bytes per second at most; `None`: found by the server's answers.
+    pub max_write: Option<u64>,
+    pub max_delete: Option<u64>,
+    /// A target that took no write for so long is reported as blocked.
+    pub blocked_after: Duration,
 }
 
 impl TargetSettings {

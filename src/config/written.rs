@@ -83,7 +83,7 @@ pub struct Target {
     pub url: Spanned<String>,
     /// API key or `user:password`, in the same forms as `source.password`.
     pub token: Option<SecretSource>,
-    /// `grpc`, the only one so far and the default.
+    /// `grpc` (default) or `rest`.
     #[serde(default = "default_transport")]
     pub transport: Spanned<String>,
     /// Milvus database. Default: the server's default.
@@ -107,6 +107,15 @@ pub struct Target {
     /// The keys of such a request wait this long: too short can let an old value overwrite a new one.
     #[serde(default = "default_late_margin")]
     pub late_margin: Spanned<HumanDuration>,
+    /// `free`, `serverless` or `dedicated`: Zilliz Cloud's quotas of that plan, kept from the first request on.
+    pub plan: Option<Spanned<String>>,
+    /// Upserts per second at most, in MiB as the server counts them, 0.01 to 10,000. Default: the plan's, else found by the answers.
+    pub max_write_mb_per_s: Option<Spanned<f64>>,
+    /// The same for deletes.
+    pub max_delete_mb_per_s: Option<Spanned<f64>>,
+    /// A target that took no write for so long is reported as `blocked`, 1 s to 1 d. Default 60s.
+    #[serde(default = "default_blocked_after")]
+    pub blocked_after: Spanned<HumanDuration>,
 }
 
 /// What walvec must remember across restarts.
@@ -266,6 +275,10 @@ fn default_late_margin() -> Spanned<HumanDuration> {
     duration(Duration::from_secs(5))
 }
 
+fn default_blocked_after() -> Spanned<HumanDuration> {
+    duration(Duration::from_secs(60))
+}
+
 fn default_state_path() -> String {
     "/var/lib/walvec".into()
 }
@@ -393,6 +406,10 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "connect_timeout",
             "request_deadline",
             "late_margin",
+            "plan",
+            "max_write_mb_per_s",
+            "max_delete_mb_per_s",
+            "blocked_after",
         ],
     ),
     ("state", &["path"]),

@@ -10,10 +10,12 @@
 //! Not here: retries, rates, bisection (the pipeline's); which rows to send and in what order (the engine's).
 
 mod columns;
+mod connect;
 pub mod error;
 pub mod filter;
 pub mod grpc;
 mod page;
+pub mod rest;
 pub mod schema;
 
 use std::sync::Arc;
@@ -22,8 +24,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use connect::{MilvusOptions, Token};
 pub use error::{Class, Condition, MilvusError};
-pub use grpc::{GrpcClient, MilvusOptions, Token};
+pub use grpc::GrpcClient;
+pub use rest::RestClient;
 pub use schema::{CollectionSchema, DataType, FieldSchema, IndexSpec, ServerInfo};
 
 /// One field of a batch of entities, column-wise as Milvus takes it.
@@ -143,6 +147,24 @@ pub trait Milvus: Send + Sync + 'static {
 
     /// Drop it with all its entities; an absent one is no error.
     fn drop_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
+
+    /// Add a field, which must be nullable. `Unsupported` before Milvus 2.6 and on Milvus Lite.
+    fn add_field<'a>(&'a self, collection: &'a str, field: &'a FieldSchema) -> BoxFuture<'a, Result<(), MilvusError>>;
+
+    /// Remove every entity, and keep schema, indexes and load. `Unsupported` before Milvus 2.6.11.
+    fn truncate_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
+
+    /// The collection that the alias stands for; `None` when there is no such alias.
+    fn describe_alias<'a>(&'a self, alias: &'a str) -> BoxFuture<'a, Result<Option<String>, MilvusError>>;
+
+    /// An alias of that name must not exist, nor a collection.
+    fn create_alias<'a>(&'a self, alias: &'a str, collection: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
+
+    /// Let an alias that exists stand for another collection, at once for all readers.
+    fn alter_alias<'a>(&'a self, alias: &'a str, collection: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
+
+    /// Drop the alias; an absent one is no error.
+    fn drop_alias<'a>(&'a self, alias: &'a str) -> BoxFuture<'a, Result<(), MilvusError>>;
 
     /// Indexes of the collection, by field.
     fn describe_indexes<'a>(&'a self, collection: &'a str) -> BoxFuture<'a, Result<Vec<IndexSpec>, MilvusError>>;

@@ -88,6 +88,13 @@ pub struct IndexSpec {
     pub params: BTreeMap<String, String>,
 }
 
+impl IndexSpec {
+    /// Of the same field, type and metric? Parameters are the builder's affair: servers fill in their own.
+    pub(crate) fn is_like(&self, other: &IndexSpec) -> bool {
+        self.field == other.field && self.index_type == other.index_type && self.metric_type == other.metric_type
+    }
+}
+
 /// What `server_info` learned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo {

@@ -36,7 +36,7 @@ use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
 use crate::config::{Settings, TargetSettings, Transport};
 use crate::metrics::Metrics;
-use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, Token};
+use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, RestClient, Token};
 use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::gate::GateRefusal;
 use crate::postgres::{Disposition, PostgresError};
@@ -171,7 +171,6 @@ impl RunError {
 ///
 /// Errors are of the settings: nothing is sent yet. Must be called within a tokio runtime.
 pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, MilvusError> {
-    let Transport::Grpc = settings.transport;
     let options = MilvusOptions {
         url: settings.url.clone(),
         token: settings.token.as_ref().map(|token| Token::new(token.expose())),
@@ -183,7 +182,10 @@ pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, Milv
         connect_timeout: settings.connect_timeout,
         request_deadline: settings.request_deadline,
     };
-    Ok(Arc::new(GrpcClient::connect_lazy(&options)?))
+    Ok(match settings.transport {
+        Transport::Grpc => Arc::new(GrpcClient::connect_lazy(&options)?),
+        Transport::Rest => Arc::new(RestClient::new(&options)?),
+    })
 }
 
 /// Copy, follow, reconnect, until `stop` turns true or a person must act.

@@ -95,6 +95,7 @@ impl FatalRequest {
             | Condition::NoCollection
             | Condition::NoPartition
             | Condition::NoIndex
+            | Condition::NoAlias
             | Condition::AlreadyExists
             | Condition::LimitReached
             | Condition::Unsupported
@@ -358,6 +359,24 @@ mod tests {
             never()
         }
         fn drop_collection<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+            never()
+        }
+        fn add_field<'a>(&'a self, _: &'a str, _: &'a FieldSchema) -> BoxFuture<'a, Result<(), MilvusError>> {
+            never()
+        }
+        fn truncate_collection<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+            never()
+        }
+        fn describe_alias<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>, MilvusError>> {
+            never()
+        }
+        fn create_alias<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+            never()
+        }
+        fn alter_alias<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+            never()
+        }
+        fn drop_alias<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
             never()
         }
         fn describe_indexes<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<IndexSpec>, MilvusError>> {

@@ -30,6 +30,14 @@ pub fn create_collection(db_name: &str, schema: &CollectionSchema) -> wire::Crea
     }
 }
 
+pub fn add_field(db_name: &str, collection: &str, field: &FieldSchema) -> wire::AddCollectionFieldRequest {
+    wire::AddCollectionFieldRequest {
+        db_name: db_name.to_owned(),
+        collection_name: collection.to_owned(),
+        schema: Bytes::from(field_schema(field).encode_to_vec()),
+    }
+}
+
 fn field_schema(field: &FieldSchema) -> wire::FieldSchema {
     let params = [("dim", field.dim), ("max_length", field.max_length), ("max_capacity", field.max_capacity)];
     wire::FieldSchema {

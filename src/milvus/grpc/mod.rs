@@ -11,10 +11,6 @@
 //! - The answer of a query is complete and in key order, whatever the server's pages are like (`page`).
 //! - The token is sent and nowhere else to be seen.
 //!
-//! The client remembers the schema of each collection it has touched, to check batches and to name types of
-//! empty answers. The memory may be stale: a batch that does not fit it is judged again by a fresh description, and
-//! any refusal by the server forgets it.
-//!
 //! Not here: what is in the messages (`encode`, `decode`, `wire`), what errors mean (`super::error`).
 //!
 //! Why no SDK and no generated code: twenty RPCs in a few hundred lines, no protoc in the build, and a response limit and error
@@ -26,10 +22,9 @@ mod encode;
 mod tests;
 pub mod wire;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -41,42 +36,13 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_prost::ProstCodec;
 
+use super::connect::{KnownSchemas, MilvusOptions, configuration};
 use super::error::{Condition, MilvusError};
 use super::page::Page;
 use super::{
     CollectionSchema, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo, columns,
     filter,
 };
-
-/// An API key or `user:password`. It has no `Debug` on purpose.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    pub fn new(token: impl Into<String>) -> Token {
-        Token(token.into())
-    }
-}
-
-/// Where Milvus is and how to speak with it.
-#[derive(Clone)]
-pub struct MilvusOptions {
-    /// `http://host:port` or `https://host[:port]`.
-    pub url: String,
-    pub token: Option<Token>,
-    /// Empty: the server's default database.
-    pub database: String,
-    /// PEM bundle that replaces the built-in Mozilla roots. Used with https only, as all that follows about certificates.
-    pub ca: Option<PathBuf>,
-    /// Client certificate and its key, PEM; both or none.
-    pub client_cert: Option<PathBuf>,
-    pub client_key: Option<PathBuf>,
-    /// The name in the server's certificate, when it is not the host of `url`.
-    pub server_name: Option<String>,
-    pub connect_timeout: Duration,
-    /// How long the server may take over one request.
-    pub request_deadline: Duration,
-}
 
 /// Strong: a read sees every write that was acknowledged before it.
 const CONSISTENCY_STRONG: i32 = 0;
@@ -86,9 +52,6 @@ const LOADED: i32 = 3;
 
 /// Milvus sends up to 256 MiB; we ask for pages that stay far below this.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
-
-/// How much longer than its deadline, and than connecting may take, we wait for a request.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Between two looks at the progress of loading: there is no event to wait for.
 const LOAD_POLL: Duration = Duration::from_millis(100);
@@ -104,7 +67,7 @@ pub struct GrpcClient {
     patience: Duration,
     /// Milvus Lite, as `server_info` learned; it numbers its errors differently.
     lite: AtomicBool,
-    schemas: Mutex<HashMap<String, Arc<CollectionSchema>>>,
+    known: KnownSchemas,
 }
 
 impl GrpcClient {
@@ -112,9 +75,9 @@ impl GrpcClient {
     ///
     /// Errors are of condition `Configuration`.
     pub fn connect_lazy(options: &MilvusOptions) -> Result<GrpcClient, MilvusError> {
-        let wrong = |reason: String| MilvusError::new(Condition::Configuration, "connect", reason);
+        let wrong = configuration;
         let mut endpoint = Endpoint::from_shared(options.url.clone())
-            .map_err(|error| wrong("target.url is no URL".to_owned()).with_source(error))?
+            .map_err(|error| wrong("target.url is no URL").with_source(error))?
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
             // Milvus closes connections that ping more often than every 5 s.
@@ -129,15 +92,15 @@ impl GrpcClient {
             Some("https") => {
                 endpoint = endpoint
                     .tls_config(tls_config(options)?)
-                    .map_err(|error| wrong("the TLS settings cannot be used".to_owned()).with_source(error))?;
+                    .map_err(|error| wrong("the TLS settings cannot be used").with_source(error))?;
             }
-            _ => return Err(wrong("target.url must begin with http:// or https://".to_owned())),
+            _ => return Err(wrong("target.url must begin with http:// or https://")),
         }
         let authorization = match &options.token {
             None => None,
-            Some(Token(token)) => {
-                let mut value = MetadataValue::try_from(STANDARD.encode(token))
-                    .map_err(|_| wrong("target.token cannot be sent".to_owned()))?;
+            Some(token) => {
+                let mut value = MetadataValue::try_from(STANDARD.encode(token.expose()))
+                    .map_err(|_| wrong("target.token cannot be sent"))?;
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -146,7 +109,7 @@ impl GrpcClient {
             "" => None,
             name => Some(
                 MetadataValue::try_from(name)
-                    .map_err(|_| wrong("target.database has characters that no database name has".to_owned()))?,
+                    .map_err(|_| wrong("target.database has characters that no database name has"))?,
             ),
         };
         Ok(GrpcClient {
@@ -155,9 +118,9 @@ impl GrpcClient {
             database_header,
             database: options.database.clone(),
             deadline: options.request_deadline,
-            patience: options.connect_timeout + options.request_deadline + GRACE,
+            patience: options.patience(),
             lite: AtomicBool::new(false),
-            schemas: Mutex::new(HashMap::new()),
+            known: KnownSchemas::default(),
         })
     }
 
@@ -200,7 +163,7 @@ impl GrpcClient {
         match MilvusError::from_body(method, status.code, status.error_code, input_error, status.reason, lite) {
             None => Ok(()),
             Some(error) => {
-                self.forget(collection);
+                self.known.forget(collection);
                 Err(error)
             }
         }
@@ -224,8 +187,16 @@ impl GrpcClient {
         wire::CollectionRequest { db_name: self.database.clone(), collection_name: collection.to_owned() }
     }
 
-    fn forget(&self, collection: &str) {
-        self.schemas.lock().unwrap_or_else(PoisonError::into_inner).remove(collection);
+    fn about_alias(&self, alias: &str) -> wire::AliasRequest {
+        wire::AliasRequest { db_name: self.database.clone(), alias: alias.to_owned() }
+    }
+
+    fn pointing(&self, alias: &str, collection: &str) -> wire::PointAliasRequest {
+        wire::PointAliasRequest {
+            db_name: self.database.clone(),
+            collection_name: collection.to_owned(),
+            alias: alias.to_owned(),
+        }
     }
 
     async fn describe(&self, name: &str) -> Result<Option<Arc<CollectionSchema>>, MilvusError> {
@@ -234,16 +205,12 @@ impl GrpcClient {
             Err(error) if error.condition() == Condition::NoCollection => return Ok(None),
             accepted => accepted?,
         }
-        let schema = Arc::new(decode::collection_schema(name, response)?);
-        let mut schemas = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
-        schemas.insert(name.to_owned(), Arc::clone(&schema));
-        Ok(Some(schema))
+        Ok(Some(self.known.learn(name, decode::collection_schema(name, response)?)))
     }
 
     /// The remembered schema, or a fresh one.
     async fn schema(&self, method: &'static str, collection: &str) -> Result<Arc<CollectionSchema>, MilvusError> {
-        let remembered = self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(collection).cloned();
-        match remembered {
+        match self.known.get(collection) {
             Some(schema) => Ok(schema),
             None => self
                 .describe(collection)
@@ -263,7 +230,7 @@ impl GrpcClient {
             return Ok(schema);
         }
         // Perhaps somebody has altered the collection since.
-        self.forget(collection);
+        self.known.forget(collection);
         let schema = self.schema("Upsert", collection).await?;
         match columns::check(&schema, columns, rows) {
             Ok(()) => Ok(schema),
@@ -330,23 +297,15 @@ impl GrpcClient {
 
 fn tls_config(options: &MilvusOptions) -> Result<ClientTlsConfig, MilvusError> {
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| {
-            let reason = format!("cannot read {}", path.display());
-            MilvusError::new(Condition::Configuration, "connect", reason).with_source(error)
-        })
+        std::fs::read(path).map_err(|error| configuration(format!("cannot read {}", path.display())).with_source(error))
     };
     let mut tls = match &options.ca {
         Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
         None => ClientTlsConfig::new().with_webpki_roots(),
     };
-    tls = match (&options.client_cert, &options.client_key) {
-        (None, None) => tls,
-        (Some(cert), Some(key)) => tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
-        _ => {
-            let reason = "target.client_cert and target.client_key belong together";
-            return Err(MilvusError::new(Condition::Configuration, "connect", reason));
-        }
-    };
+    if let Some((certificate, key)) = options.identity()? {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
     if let Some(name) = &options.server_name {
         tls = tls.domain_name(name);
     }
@@ -403,10 +362,54 @@ impl Milvus for GrpcClient {
 
     fn drop_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
         Box::pin(async move {
-            self.forget(name);
+            self.known.forget(name);
             match self.command("DropCollection", name, self.about(name)).await {
                 // Milvus says yes to an absent collection, Milvus Lite does not; a repeated drop is no error.
                 Err(error) if error.condition() == Condition::NoCollection => Ok(()),
+                result => result,
+            }
+        })
+    }
+
+    fn add_field<'a>(&'a self, collection: &'a str, field: &'a FieldSchema) -> BoxFuture<'a, Result<(), MilvusError>> {
+        Box::pin(async move {
+            self.known.forget(collection);
+            let message = encode::add_field(&self.database, collection, field);
+            self.command("AddCollectionField", collection, message).await
+        })
+    }
+
+    fn truncate_collection<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+        Box::pin(async move {
+            let response: wire::StatusResponse = self.call("TruncateCollection", self.about(name)).await?;
+            self.accept("TruncateCollection", name, response.status)
+        })
+    }
+
+    fn describe_alias<'a>(&'a self, alias: &'a str) -> BoxFuture<'a, Result<Option<String>, MilvusError>> {
+        Box::pin(async move {
+            let response: wire::DescribeAliasResponse = self.call("DescribeAlias", self.about_alias(alias)).await?;
+            match self.accept("DescribeAlias", "", response.status) {
+                Err(error) if error.condition() == Condition::NoAlias => Ok(None),
+                accepted => accepted.map(|()| Some(response.collection)),
+            }
+        })
+    }
+
+    fn create_alias<'a>(&'a self, alias: &'a str, collection: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+        Box::pin(async move { self.command("CreateAlias", collection, self.pointing(alias, collection)).await })
+    }
+
+    fn alter_alias<'a>(&'a self, alias: &'a str, collection: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+        self.known.forget(alias);
+        Box::pin(async move { self.command("AlterAlias", collection, self.pointing(alias, collection)).await })
+    }
+
+    fn drop_alias<'a>(&'a self, alias: &'a str) -> BoxFuture<'a, Result<(), MilvusError>> {
+        self.known.forget(alias);
+        Box::pin(async move {
+            match self.command("DropAlias", alias, self.about_alias(alias)).await {
+                Err(error) if error.condition() == Condition::NoAlias => Ok(()),
                 result => result,
             }
         })
@@ -429,13 +432,8 @@ impl Milvus for GrpcClient {
             let message = encode::create_index(&self.database, collection, index);
             match self.command("CreateIndex", collection, message).await {
                 Err(error) if error.condition() == Condition::AlreadyExists => {
-                    let same = |found: &IndexSpec| {
-                        found.field == index.field
-                            && found.index_type == index.index_type
-                            && found.metric_type == index.metric_type
-                    };
                     let found = self.describe_indexes(collection).await?;
-                    if found.iter().any(same) { Ok(()) } else { Err(error) }
+                    if found.iter().any(|found| found.is_like(index)) { Ok(()) } else { Err(error) }
                 }
                 result => result,
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
-use crate::milvus::{ColumnData, DataType};
+use crate::milvus::{ColumnData, DataType, Token};
 
 fn unhex(text: &str) -> Bytes {
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("a hexadecimal digit") as u8;

@@ -173,8 +173,8 @@ pub struct ConnectRequest {
 #[derive(Clone, PartialEq, Message)]
 pub struct GetVersionRequest {}
 
-/// The common beginning of requests about one collection: also `DropCollectionRequest` and `LoadCollectionRequest`
-/// (one replica).
+/// The common beginning of requests about one collection: also `DropCollectionRequest`, `TruncateCollectionRequest` and
+/// `LoadCollectionRequest` (one replica).
 #[derive(Clone, PartialEq, Message)]
 pub struct CollectionRequest {
     #[prost(string, tag = "2")]
@@ -196,6 +196,37 @@ pub struct CreateCollectionRequest {
     pub shards_num: i32,
     #[prost(int32, tag = "6")]
     pub consistency_level: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AddCollectionFieldRequest {
+    #[prost(string, tag = "2")]
+    pub db_name: String,
+    #[prost(string, tag = "3")]
+    pub collection_name: String,
+    /// A serialized `FieldSchema`.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub schema: Bytes,
+}
+
+/// `DescribeAliasRequest`, `DropAliasRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct AliasRequest {
+    #[prost(string, tag = "2")]
+    pub db_name: String,
+    #[prost(string, tag = "3")]
+    pub alias: String,
+}
+
+/// `CreateAliasRequest`, `AlterAliasRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct PointAliasRequest {
+    #[prost(string, tag = "2")]
+    pub db_name: String,
+    #[prost(string, tag = "3")]
+    pub collection_name: String,
+    #[prost(string, tag = "4")]
+    pub alias: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -258,7 +289,15 @@ pub struct QueryRequest {
 
 // milvus.proto.milvus, answers
 
-/// Any answer of which only the status matters: `MutationResult`, `ConnectResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct DescribeAliasResponse {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<Status>,
+    #[prost(string, tag = "4")]
+    pub collection: String,
+}
+
+/// Any answer of which only the status matters: `MutationResult`, `ConnectResponse`, `TruncateCollectionResponse`.
 #[derive(Clone, PartialEq, Message)]
 pub struct StatusResponse {
     #[prost(message, optional, tag = "1")]

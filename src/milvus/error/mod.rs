@@ -10,9 +10,10 @@
 //! may quote the value: it is kept (bounded) for `reason`, and neither `Display` nor `Debug` shows it.
 //!
 //! Not here: how often and how fast to try again, bisection (the pipeline's).
-//!
-//! Sources: Milvus `pkg/merr` in snapshots of 2.3, 2.5, 2.6 and 3.0; Milvus Lite 3.2.2 `adapter/grpc/errors.py`; Milvus 2.3.5
-//! and Lite as they answered; Zilliz Cloud's list of control-plane codes.
+
+pub mod codes;
+#[cfg(test)]
+mod docs;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -61,6 +62,7 @@ pub enum Condition {
     NoDatabase,
     NoPartition,
     NoIndex,
+    NoAlias,
     AlreadyExists,
     /// Too many collections, databases or indexes.
     LimitReached,
@@ -84,7 +86,7 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition once, for tables in tests and metrics.
-    pub const ALL: [Condition; 27] = [
+    pub const ALL: [Condition; 28] = [
         Condition::ConnectFailed,
         Condition::ConnectionLost,
         Condition::TimedOut,
@@ -100,6 +102,7 @@ impl Condition {
         Condition::NoDatabase,
         Condition::NoPartition,
         Condition::NoIndex,
+        Condition::NoAlias,
         Condition::AlreadyExists,
         Condition::LimitReached,
         Condition::Unauthenticated,
@@ -113,99 +116,6 @@ impl Condition {
         Condition::InvalidAnswer,
         Condition::Configuration,
     ];
-
-    /// The condition behind a body's `code`; 0 is success and no condition.
-    ///
-    /// `lite`: Milvus Lite puts numbers of the old enumeration into `code`: its 6 is "illegal argument", its 1 is "unexpected".
-    pub fn of_code(code: i32, lite: bool) -> Option<Condition> {
-        Some(match code {
-            0 => return None,
-            1 if lite => Condition::Unexpected,
-            6 if lite => Condition::InvalidData,
-            11 if lite => Condition::NoIndex,
-            26 if lite => Condition::Refused,
-            35 if lite => Condition::AlreadyExists,
-            // Service. 5 is "never return this error out of Milvus", yet it happens; 6 is routing between clusters.
-            1 | 2 | 4 | 6 | 12 => Condition::Unavailable,
-            3 | 7 | 9 | 11 => Condition::QuotaExceeded,
-            5 => Condition::Unexpected,
-            8 => Condition::RateLimited,
-            10 => Condition::Unsupported,
-            // Collection.
-            100 => Condition::NoCollection,
-            101 | 103 => Condition::NotLoaded,
-            102 => Condition::LimitReached,
-            104 | 105 => Condition::Refused,
-            106 | 110 => Condition::Unavailable,
-            108 => Condition::NotWritable,
-            109 => Condition::SchemaStale,
-            // Partition, capacity, resource group, replica.
-            200 => Condition::NoPartition,
-            201 | 202 => Condition::NotLoaded,
-            250 => Condition::QuotaExceeded,
-            305 | 400 | 401 => Condition::Unavailable,
-            // Channel, segment.
-            500..=507 | 600..=605 => Condition::Unavailable,
-            // Index.
-            700 => Condition::NoIndex,
-            701 => Condition::Refused,
-            702 => Condition::AlreadyExists,
-            // Database. Zilliz Cloud also says 800 to those without the privilege.
-            800 => Condition::NoDatabase,
-            801 => Condition::LimitReached,
-            802 => Condition::Refused,
-            // Node, storage.
-            901..=906 | 1000..=1012 => Condition::Unavailable,
-            // Parameters.
-            1100 | 1101 => Condition::InvalidData,
-            1102 => Condition::RequestTooLarge,
-            // Message queue.
-            1300..=1302 => Condition::Unavailable,
-            1303 => Condition::NotWritable,
-            // Access.
-            1400 => Condition::Unauthenticated,
-            1401 => Condition::PermissionDenied,
-            // Alias, field.
-            1600..=1603 => Condition::Refused,
-            1700 | 1701 => Condition::SchemaStale,
-            // The REST front. 1804 wraps the refusals of single rows.
-            1800 => Condition::Unauthenticated,
-            1801..=1803 => Condition::Refused,
-            1804 | 1806 => Condition::InvalidData,
-            1805 => Condition::Unexpected,
-            1807 => Condition::RateLimited,
-            1900..=1903 => Condition::NotWritable,
-            // Segment core, import, plan, function.
-            2000..=2099 => Condition::Unexpected,
-            2100 => Condition::InvalidData,
-            2101 | 2200 => Condition::Unavailable,
-            2201 | 2400 => Condition::Refused,
-            2500 => Condition::KeyRevoked,
-            2317 | 2600 | 2601 | 3000 => Condition::Unsupported,
-            10000 | 10001 => Condition::TimedOut,
-            // Zilliz Cloud, control plane.
-            21119 | 80001 | 80002 => Condition::Unauthenticated,
-            96012..=96016 | 96027 => Condition::PermissionDenied,
-            80000..=80014 | 90117 | 96000..=96040 => Condition::Refused,
-            _ => Condition::Unexpected,
-        })
-    }
-
-    /// The condition behind the old `error_code`, which counts only when `code` is 0.
-    pub fn of_legacy(error_code: i32) -> Option<Condition> {
-        Some(match error_code {
-            0 => return None,
-            2 | 45..=47 | 50 | 56 | 57 | 100 => Condition::Unavailable,
-            3 => Condition::PermissionDenied,
-            4 | 28 => Condition::NoCollection,
-            5 | 7..=12 | 22 | 23 | 51 => Condition::InvalidData,
-            24 | 48 | 52..=55 => Condition::QuotaExceeded,
-            25 => Condition::NoIndex,
-            49 => Condition::RateLimited,
-            62 => Condition::SchemaStale,
-            _ => Condition::Unexpected,
-        })
-    }
 
     /// What may be done next.
     pub fn class(self) -> Class {
@@ -224,6 +134,7 @@ impl Condition {
             | Condition::NoDatabase
             | Condition::NoPartition
             | Condition::NoIndex
+            | Condition::NoAlias
             | Condition::AlreadyExists
             | Condition::LimitReached
             | Condition::Unauthenticated
@@ -260,6 +171,7 @@ impl Condition {
             | Condition::NoDatabase
             | Condition::NoPartition
             | Condition::NoIndex
+            | Condition::NoAlias
             | Condition::AlreadyExists
             | Condition::LimitReached
             | Condition::Unauthenticated
@@ -291,6 +203,7 @@ impl Condition {
             Condition::NoDatabase => "no such database",
             Condition::NoPartition => "no such partition",
             Condition::NoIndex => "no such index",
+            Condition::NoAlias => "no such alias",
             Condition::AlreadyExists => "it exists already",
             Condition::LimitReached => "a limit on the number of objects is reached",
             Condition::Unauthenticated => "Milvus does not know us",
@@ -327,6 +240,10 @@ pub struct MilvusError {
     during: &'static str,
     /// The body's `code`, where there was one.
     code: Option<i32>,
+    /// The HTTP status, where no body of Milvus came with it.
+    http_status: Option<u16>,
+    /// How long the server asks us to wait.
+    retry_after: Option<Duration>,
     reason: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -334,9 +251,20 @@ pub struct MilvusError {
 /// Longest text of a server that we keep, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
+/// A server that asks for more is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 impl MilvusError {
     pub(crate) fn new(condition: Condition, during: &'static str, reason: impl Into<String>) -> MilvusError {
-        MilvusError { condition, during, code: None, reason: shorten(reason.into()), source: None }
+        MilvusError {
+            condition,
+            during,
+            code: None,
+            http_status: None,
+            retry_after: None,
+            reason: shorten(reason.into()),
+            source: None,
+        }
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> MilvusError {
@@ -364,14 +292,69 @@ impl MilvusError {
             found => found,
         };
         let code = if code != 0 { code } else { legacy };
-        Some(MilvusError { condition, during, code: Some(code), reason: shorten(reason), source: None })
+        Some(MilvusError {
+            condition,
+            during,
+            code: Some(code),
+            http_status: None,
+            retry_after: None,
+            reason: shorten(reason),
+            source: None,
+        })
     }
 
     /// A gRPC status, as tonic gives it.
     pub(crate) fn from_grpc(during: &'static str, status: Status) -> MilvusError {
         let condition = condition_of_status(&status);
         let reason = shorten(status.message().to_owned());
-        MilvusError { condition, during, code: None, reason, source: Some(Box::new(status)) }
+        MilvusError {
+            condition,
+            during,
+            code: None,
+            http_status: None,
+            retry_after: None,
+            reason,
+            source: Some(Box::new(status)),
+        }
+    }
+
+    /// An answer over REST that is not success: its HTTP status, the body's `code` and `message` where the body is Milvus's, and
+    /// else the beginning of whatever it is.
+    pub(crate) fn from_rest(
+        during: &'static str,
+        status: u16,
+        code: Option<i32>,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> MilvusError {
+        let error = match code {
+            // The handler panicked, which bad values can make it do; 500 as a code of its own is a channel's.
+            Some(500) if status == 500 => {
+                MilvusError { code, ..MilvusError::new(Condition::Unexpected, during, message) }
+            }
+            Some(code) => MilvusError::from_body(during, code, 0, false, message, false)
+                .unwrap_or_else(|| MilvusError::new(Condition::InvalidAnswer, during, "code 0 in a failure")),
+            None => MilvusError {
+                http_status: Some(status),
+                ..MilvusError::new(Condition::of_http(status), during, message)
+            },
+        };
+        MilvusError { retry_after, ..error }
+    }
+
+    /// No answer over REST: no connection, a broken one, or time that ran out.
+    pub(crate) fn from_http_client(during: &'static str, error: reqwest::Error) -> MilvusError {
+        let condition = if error.is_connect() {
+            Condition::ConnectFailed
+        } else if error.is_timeout() {
+            Condition::TimedOut
+        } else if error.is_builder() {
+            Condition::Configuration
+        } else {
+            Condition::ConnectionLost
+        };
+        // The address stands in the settings, and may hold what a log should not.
+        MilvusError::new(condition, during, "").with_source(error.without_url())
     }
 
     pub fn condition(&self) -> Condition {
@@ -403,8 +386,11 @@ impl MilvusError {
         self.condition == Condition::Unexpected
     }
 
-    /// How long to wait before the next attempt, when the condition says so; else the caller's own backoff.
+    /// How long to wait before the next attempt, when the server or the condition says so; else the caller's own backoff.
     pub fn retry_after(&self) -> Option<Duration> {
+        if let Some(asked) = self.retry_after {
+            return Some(asked.clamp(Duration::from_millis(100), RETRY_AFTER_MAX));
+        }
         match self.condition {
             Condition::RateLimited => Some(Duration::from_millis(500)),
             Condition::QuotaExceeded => Some(Duration::from_secs(30)),
@@ -447,6 +433,7 @@ impl MilvusError {
             Condition::NoIndex => {
                 Some("Create an index on every vector field, or let walvec do it (index = \"auto\").")
             }
+            Condition::NoAlias => Some("The alias was dropped: create it again."),
             Condition::LimitReached => Some("Drop collections that are not needed, or raise the cluster's limit."),
             Condition::Unauthenticated => Some("Check target.token: an API key, or user:password."),
             Condition::PermissionDenied => {
@@ -482,8 +469,13 @@ impl fmt::Display for MilvusError {
         if let Some(code) = self.code {
             write!(f, " (code {code})")?;
         }
+        if let Some(status) = self.http_status {
+            // A page of HTML says nothing that its status does not.
+            return write!(f, " (HTTP status {status})");
+        }
         // A transport's status stands in the chain of sources already; a refusal of values may quote them.
-        if self.source.is_none() && !self.reason.is_empty() && !self.condition.quotes_values() {
+        let told = self.source.is_some() && self.condition != Condition::Configuration;
+        if !told && !self.reason.is_empty() && !self.condition.quotes_values() {
             write!(f, ": {}", self.reason)?;
         }
         Ok(())
@@ -550,56 +542,6 @@ mod tests {
     use super::*;
     use Condition::*;
 
-    /// Every number of the two references, with what it must mean; `lite` rows are of Milvus Lite.
-    #[test]
-    fn every_known_code_has_its_condition() {
-        let table: &[(&[i32], Condition)] = &[
-            (&[1, 2, 4, 6, 12, 106, 110, 305, 400, 401, 901, 902, 903, 904, 905, 906, 2101, 2200], Unavailable),
-            (&[500, 501, 502, 503, 504, 505, 506, 507, 600, 601, 602, 603, 604, 605, 1300, 1301, 1302], Unavailable),
-            (&[1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012], Unavailable),
-            (&[3, 7, 9, 11, 250], QuotaExceeded),
-            (&[8, 1807], RateLimited),
-            (&[1102], RequestTooLarge),
-            (&[1100, 1101, 1804, 1806, 2100], InvalidData),
-            (&[109, 1700, 1701], SchemaStale),
-            (&[101, 103, 201, 202], NotLoaded),
-            (&[100], NoCollection),
-            (&[200], NoPartition),
-            (&[700], NoIndex),
-            (&[702], AlreadyExists),
-            (&[800], NoDatabase),
-            (&[102, 801], LimitReached),
-            (&[108, 1303, 1900, 1901, 1902, 1903], NotWritable),
-            (&[1400, 1800, 21119, 80001, 80002], Unauthenticated),
-            (&[1401, 96012, 96013, 96014, 96015, 96016, 96027], PermissionDenied),
-            (&[2500], KeyRevoked),
-            (&[10, 2317, 2600, 2601, 3000], Unsupported),
-            (&[104, 105, 701, 802, 1600, 1601, 1602, 1603, 1801, 1802, 1803, 2201, 2400], Refused),
-            (&[80000, 80003, 80014, 90117, 96000, 96018, 96021, 96022, 96025, 96026, 96036, 96040], Refused),
-            (&[10000, 10001], TimedOut),
-            (&[5, 1805, 2000, 2099, 65535, 77777, -1], Unexpected),
-        ];
-        for &(codes, condition) in table {
-            for &code in codes {
-                assert_eq!(Condition::of_code(code, false), Some(condition), "code {code}");
-            }
-        }
-        assert_eq!(Condition::of_code(0, false), None);
-        let lite = [
-            (1, Unexpected),
-            (6, InvalidData),
-            (26, Refused),
-            (35, AlreadyExists),
-            (100, NoCollection),
-            (101, NotLoaded),
-            (200, NoPartition),
-            (700, NoIndex),
-        ];
-        for (code, condition) in lite {
-            assert_eq!(Condition::of_code(code, true), Some(condition), "lite code {code}");
-        }
-    }
-
     #[test]
     fn the_old_enumeration_counts_only_without_a_code() {
         let body = |code, legacy| {
@@ -607,23 +549,7 @@ mod tests {
         };
         assert_eq!(body(0, 0), None);
         assert_eq!(body(1100, 1), Some(InvalidData));
-        let legacy = [
-            (1, Unexpected),
-            (3, PermissionDenied),
-            (4, NoCollection),
-            (5, InvalidData),
-            (25, NoIndex),
-            (48, QuotaExceeded),
-            (49, RateLimited),
-            (53, QuotaExceeded),
-            (55, QuotaExceeded),
-            (56, Unavailable),
-            (62, SchemaStale),
-            (1000, Unexpected),
-        ];
-        for (number, condition) in legacy {
-            assert_eq!(body(0, number), Some(condition), "legacy {number}");
-        }
+        assert_eq!(body(0, 49), Some(RateLimited));
     }
 
     #[test]
@@ -673,6 +599,30 @@ mod tests {
         let refused = Status::from_error(Box::new(tonic::ConnectError("refused".into())));
         let error = MilvusError::from_grpc("Upsert", refused);
         assert_eq!((error.condition(), error.never_sent()), (ConnectFailed, true));
+    }
+
+    #[test]
+    fn over_rest_the_code_goes_before_the_status() {
+        let rest = |status, code, message: &str| {
+            MilvusError::from_rest("entities/upsert", status, code, message.to_owned(), None).condition()
+        };
+        assert_eq!(rest(200, Some(1100), "?"), InvalidData);
+        assert_eq!(rest(200, Some(1807), "quota exceeded[reason=disk]"), QuotaExceeded);
+        assert_eq!(rest(401, Some(1800), "?"), Unauthenticated);
+        assert_eq!(rest(408, Some(10001), "timeout"), TimedOut);
+        assert_eq!(rest(503, Some(8), "rate limit exceeded"), RateLimited);
+        assert_eq!(rest(500, Some(500), ""), Unexpected);
+        assert_eq!(rest(200, Some(500), ""), Unavailable);
+        assert_eq!(rest(502, None, "<html>secret</html>"), Unavailable);
+        let page = MilvusError::from_rest("entities/upsert", 502, None, "<html>secret</html>".into(), None);
+        assert_eq!(page.to_string(), "entities/upsert: Milvus is not available (HTTP status 502)");
+        assert!(page.outcome_unknown() && !format!("{page:?}").contains("secret"));
+        let asked = |seconds| {
+            let wait = Some(Duration::from_secs(seconds));
+            MilvusError::from_rest("entities/upsert", 429, None, String::new(), wait).retry_after()
+        };
+        assert_eq!(asked(7), Some(Duration::from_secs(7)));
+        assert_eq!((asked(0), asked(86_400)), (Some(Duration::from_millis(100)), Some(RETRY_AFTER_MAX)));
     }
 
     #[test]
