@@ -9,27 +9,24 @@
 //! Not here: any check of what it gets. Nothing about correctness can be concluded from it.
 
 use std::collections::HashMap;
-use std::future::{Ready, ready};
-use std::marker::PhantomData;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::Buf;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic::server::{Grpc, UnaryService};
-use tonic_prost::{ProstCodec, ProstEncoder};
 use walvec::milvus::grpc::wire;
+
+#[path = "../tests/support/unary.rs"]
+mod unary;
 
 /// What has come so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -239,61 +236,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads one message, and answers with what `handle` makes of it and of its length.
+/// Everything is answered at once.
 async fn unary<Asked, Answered>(
     request: Request,
-    handle: impl FnMut(Asked, u64) -> Result<Answered, Status> + Send + 'static,
+    mut handle: impl FnMut(Asked, u64) -> Result<Answered, Status> + Send + 'static,
 ) -> Response
 where
     Asked: Message + Default + 'static,
     Answered: Message + Default + 'static,
 {
-    let mut grpc = Grpc::new(Measured::<Answered, Asked>(PhantomData)).max_decoding_message_size(usize::MAX);
-    grpc.unary(Handler(handle), request).await.map(Body::new)
-}
-
-struct Handler<F>(F);
-
-impl<F, Asked, Answered> UnaryService<(Asked, u64)> for Handler<F>
-where
-    F: FnMut(Asked, u64) -> Result<Answered, Status>,
-{
-    type Response = Answered;
-    type Future = Ready<Result<tonic::Response<Answered>, Status>>;
-
-    fn call(&mut self, request: tonic::Request<(Asked, u64)>) -> Self::Future {
-        let (message, bytes) = request.into_inner();
-        ready((self.0)(message, bytes).map(tonic::Response::new))
-    }
-}
-
-/// Protocol buffers whose decoder says how long the message was.
-struct Measured<Answered, Asked>(PhantomData<(Answered, Asked)>);
-
-impl<Answered: Message + 'static, Asked: Message + Default + 'static> Codec for Measured<Answered, Asked> {
-    type Encode = Answered;
-    type Decode = (Asked, u64);
-    type Encoder = ProstEncoder<Answered>;
-    type Decoder = MeasuredDecoder<Asked>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<Answered, Asked>::raw_encoder(Default::default())
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        MeasuredDecoder(PhantomData)
-    }
-}
-
-struct MeasuredDecoder<Asked>(PhantomData<Asked>);
-
-impl<Asked: Message + Default> Decoder for MeasuredDecoder<Asked> {
-    type Item = (Asked, u64);
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let bytes = buffer.remaining() as u64;
-        let message = Asked::decode(buffer).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Some((message, bytes)))
-    }
+    unary::unary(request, move |message, bytes| ready(handle(message, bytes))).await
 }

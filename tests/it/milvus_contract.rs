@@ -5,17 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use walvec::config::Transport;
 use walvec::milvus::{
     Class, CollectionSchema, ColumnData, Condition, DataType, FieldColumn, FieldSchema, GrpcClient, IndexSpec, Key,
-    Keys, Milvus, MilvusError, MilvusOptions, Query, Selection, Token,
+    Keys, Milvus, MilvusError, MilvusOptions, Query, RestClient, Selection, Token,
 };
 use walvec::servers::{Milvus23, Milvus23Options, MilvusLite, MilvusLiteOptions, TlsPem};
 
 use crate::support::proxy::{Direction, Proxy};
+use crate::support::scripted::faults::{Fault, When};
+use crate::support::scripted::{self, Operation, Scripted, Version};
 use crate::support::wait::until;
 use crate::support::{milvus, unique};
 
@@ -35,8 +39,14 @@ struct ServerTraits {
     shards: bool,
     /// A new collection has to be loaded before it is read; Milvus Lite asks for it only after a restart.
     new_is_unloaded: bool,
-    /// Descriptions and the `max_length` of elements of an ARRAY are kept.
-    keeps_all_of_a_schema: bool,
+    /// Descriptions of collections are kept, and those of fields.
+    descriptions: (bool, bool),
+    /// The `max_length` of elements of an ARRAY is kept.
+    element_lengths: bool,
+    aliases: bool,
+    /// Fields can be added, collections truncated.
+    add_field: bool,
+    truncate: bool,
 }
 
 const LITE: ServerTraits = ServerTraits {
@@ -47,7 +57,11 @@ const LITE: ServerTraits = ServerTraits {
     has_request_limit: false,
     shards: false,
     new_is_unloaded: false,
-    keeps_all_of_a_schema: false,
+    descriptions: (false, false),
+    element_lengths: false,
+    aliases: true,
+    add_field: false,
+    truncate: true,
 };
 
 const MILVUS_2_3: ServerTraits = ServerTraits {
@@ -58,8 +72,36 @@ const MILVUS_2_3: ServerTraits = ServerTraits {
     has_request_limit: true,
     shards: true,
     new_is_unloaded: true,
-    keeps_all_of_a_schema: true,
+    descriptions: (true, true),
+    element_lengths: true,
+    aliases: true,
+    add_field: false,
+    truncate: false,
 };
+
+/// The scripted server, and what REST has no place for.
+fn scripted(version: Version, rest: bool) -> ServerTraits {
+    ServerTraits {
+        version: match (rest, version) {
+            (false, version) => version.name(),
+            (true, Version::V2_3 | Version::V2_4) => "v2.4",
+            (true, Version::V2_5) => "v2.5.0",
+            (true, Version::V2_6) => "v2.6.11",
+            (true, Version::Zilliz) => "v2.6.0",
+        },
+        nullable: version >= Version::V2_5,
+        json_arrays: version >= Version::V2_5,
+        loses_largest_key: false,
+        has_request_limit: !rest,
+        shards: true,
+        new_is_unloaded: true,
+        descriptions: (true, !rest),
+        element_lengths: true,
+        aliases: true,
+        add_field: version.has_add_field(),
+        truncate: version.has_truncate(),
+    }
+}
 
 #[tokio::test]
 async fn grpc_keeps_the_contract_with_milvus_lite() {
@@ -73,6 +115,33 @@ async fn grpc_keeps_the_contract_with_milvus_2_3() {
     contract(&client, MILVUS_2_3).await;
 }
 
+#[tokio::test]
+async fn grpc_keeps_the_contract_with_every_version_of_the_scripted_milvus() {
+    for version in [Version::V2_3, Version::V2_5, Version::V2_6, Version::Zilliz] {
+        let server = Scripted::start(scripted::Options { version, ..Default::default() }).await;
+        contract(&connect(&server.url()), scripted(version, false)).await;
+    }
+}
+
+#[tokio::test]
+async fn rest_keeps_the_contract_with_every_version_of_the_scripted_milvus() {
+    for version in [Version::V2_4, Version::V2_5, Version::V2_6, Version::Zilliz] {
+        let server = Scripted::start(scripted::Options { version, ..Default::default() }).await;
+        contract(&rest(&server.url()), scripted(version, true)).await;
+        assert_eq!(server.violations(), Vec::<String>::new(), "bodies that the specification does not know");
+    }
+}
+
+/// Milvus 2.3 has REST of the first version only, and 404 for all else.
+#[tokio::test]
+async fn a_server_without_rest_v2_is_told_apart() {
+    let scripted = Scripted::start(scripted::Options { version: Version::V2_3, ..Default::default() }).await;
+    for url in [scripted.url(), milvus::milvus23().await.url()] {
+        let error = rest(&url).server_info().await.expect_err("no REST v2");
+        assert_eq!((error.condition(), error.class()), (Condition::Unsupported, Class::Fatal), "{error}");
+    }
+}
+
 async fn contract(client: &dyn Milvus, server: ServerTraits) {
     let info = client.server_info().await.expect("a server");
     assert!(info.version.starts_with(server.version), "{info:?}");
@@ -83,6 +152,7 @@ async fn contract(client: &dyn Milvus, server: ServerTraits) {
     entities_of_every_type_are_kept_replaced_and_deleted(client, server).await;
     integer_keys_page_in_order(client, server).await;
     text_keys_page_in_order(client).await;
+    collections_change_while_they_are_used(client, server).await;
     bad_batches_are_told_apart(client, server).await;
 }
 
@@ -115,12 +185,14 @@ async fn a_collection_is_what_was_asked_for(client: &dyn Milvus, server: ServerT
         found.num_shards = None;
     }
     let mut expected = schema.clone();
-    if !server.keeps_all_of_a_schema {
+    if !server.descriptions.0 {
         expected.description.clear();
-        for field in &mut expected.fields {
+    }
+    for field in &mut expected.fields {
+        if !server.descriptions.1 {
             field.description.clear();
-            field.max_length = field.max_length.filter(|_| field.data_type != DataType::Array);
         }
+        field.max_length = field.max_length.filter(|_| server.element_lengths || field.data_type != DataType::Array);
     }
     assert_eq!(found, expected);
 
@@ -409,6 +481,64 @@ async fn assert_pages(client: &dyn Milvus, name: &str, limit: usize, expected: &
     assert!(found == expected, "pages of {limit}: {} keys for {}, {missing} are missing", found.len(), expected.len());
 }
 
+/// Aliases, an added field, a truncate: where the server has them they do what they say, and elsewhere they say so.
+async fn collections_change_while_they_are_used(client: &dyn Milvus, server: ServerTraits) {
+    let one = keyed(&unique("one"), FieldSchema { is_primary: true, ..field("id", DataType::Int64) }, server);
+    let two = CollectionSchema { name: unique("two"), ..one.clone() };
+    let alias = unique("alias");
+    let fields = [Arc::from("id")];
+    let keys = async |collection: &str| {
+        let all = Query { collection, selection: Selection::After { after: None, limit: 10 }, output_fields: &fields };
+        client.query(all).await.expect("read").remove(0).data
+    };
+    let batch = |id: i64| {
+        vec![
+            column("id", ColumnData::Int64(vec![id])),
+            column("v", ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]) }),
+        ]
+    };
+    for schema in [&one, &two] {
+        ready(client, schema).await;
+    }
+    if server.aliases {
+        assert_eq!(client.describe_alias(&alias).await.expect("an answer"), None);
+        client.create_alias(&alias, &one.name).await.expect("created");
+        client.upsert(&alias, batch(1), 1).await.expect("written through the alias");
+        assert_eq!(keys(&one.name).await, ColumnData::Int64(vec![1]));
+        client.alter_alias(&alias, &two.name).await.expect("altered");
+        assert_eq!(client.describe_alias(&alias).await.expect("an answer"), Some(two.name.clone()));
+        client.upsert(&alias, batch(2), 1).await.expect("written through the alias");
+        assert_eq!(keys(&two.name).await, ColumnData::Int64(vec![2]));
+        assert_eq!(keys(&alias).await, ColumnData::Int64(vec![2]));
+        client.drop_alias(&alias).await.expect("dropped");
+        client.drop_alias(&alias).await.expect("dropped already");
+        assert_eq!(client.describe_alias(&alias).await.expect("an answer"), None);
+    }
+    let added = FieldSchema { nullable: true, ..field("n", DataType::Int64) };
+    let result = client.add_field(&one.name, &added).await;
+    if server.add_field {
+        result.expect("added");
+        let schema = client.describe_collection(&one.name).await.expect("described").expect("there");
+        assert_eq!(schema.fields.last(), Some(&added));
+        let mut batch = batch(3);
+        batch.push(FieldColumn { valid: Some(vec![1]), ..column("n", ColumnData::Int64(vec![7])) });
+        client.upsert(&one.name, batch, 1).await.expect("with the new field");
+    } else {
+        assert_eq!(result.expect_err("cannot").condition(), Condition::Unsupported);
+        client.upsert(&one.name, batch(3), 1).await.expect("as before");
+    }
+    let result = client.truncate_collection(&one.name).await;
+    if server.truncate {
+        result.expect("emptied");
+        assert_eq!(client.count(&one.name).await.expect("counted"), 0);
+    } else {
+        assert_eq!(result.expect_err("cannot").condition(), Condition::Unsupported);
+    }
+    for schema in [&one, &two] {
+        client.drop_collection(&schema.name).await.expect("dropped");
+    }
+}
+
 async fn bad_batches_are_told_apart(client: &dyn Milvus, server: ServerTraits) {
     let mut schema = keyed(&unique("bad"), FieldSchema { is_primary: true, ..field("id", DataType::Int64) }, server);
     schema.fields.push(FieldSchema { max_length: Some(65_535), ..field("t", DataType::VarChar) });
@@ -527,51 +657,214 @@ async fn faults_say_whether_the_request_may_still_land() {
     assert_eq!(row_count(&client.query(query()).await.expect("read")), 2);
 }
 
-/// TLS with a private authority, and a token: the right one, a wrong one and none.
-#[tokio::test]
-async fn tls_and_a_token_are_asked_for_and_given() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let authority_key = rcgen::KeyPair::generate().expect("a key");
-    let mut authority_params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-    authority_params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_cert = authority_params.self_signed(&authority_key).expect("an authority");
-    let authority = rcgen::Issuer::new(authority_params, authority_key);
-    let server_key = rcgen::KeyPair::generate().expect("a key");
-    let server_cert = rcgen::CertificateParams::new(vec!["milvus.test".to_owned()])
-        .and_then(|params| params.signed_by(&server_key, &authority))
-        .expect("a certificate");
-    let ca = directory.path().join("ca.pem");
-    fs::write(&ca, authority_cert.pem()).expect("written");
+/// A private authority with certificates of it on disk.
+struct Authority {
+    directory: tempfile::TempDir,
+    pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
 
-    let tls = TlsPem { certificate: server_cert.pem(), key: server_key.serialize_pem(), client_ca: None };
-    let server = Milvus23::start(Milvus23Options { authorization: true, tls: Some(tls), ..Milvus23Options::default() })
-        .await
-        .expect("starts");
-    let with = |token: Option<&str>, ca: Option<&std::path::Path>, name: &str| {
-        GrpcClient::connect_lazy(&MilvusOptions {
-            token: token.map(Token::new),
-            ca: ca.map(Into::into),
-            server_name: Some(name.to_owned()),
-            ..options(&server.url())
-        })
-        .expect("a client")
+impl Authority {
+    fn new() -> Authority {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("an authority").pem();
+        fs::write(directory.path().join("ca.pem"), &pem).expect("written");
+        Authority { directory, pem, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// Certificate and key, valid now or not any more.
+    fn issue(&self, name: &str, expired: bool) -> (String, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        if expired {
+            params.not_after = rcgen::date_time_ymd(2024, 1, 1);
+        }
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn tls(&self, expired: bool, mutual: bool) -> TlsPem {
+        let (certificate, key) = self.issue("milvus.test", expired);
+        TlsPem { certificate, key, client_ca: mutual.then(|| self.pem.clone()) }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    /// Client certificate and key, as files.
+    fn client(&self, name: &str) -> (PathBuf, PathBuf) {
+        let (certificate, key) = self.issue(name, false);
+        let path = |kind: &str| self.directory.path().join(format!("{name}.{kind}"));
+        fs::write(path("pem"), certificate).expect("written");
+        fs::write(path("key"), key).expect("written");
+        (path("pem"), path("key"))
+    }
+}
+
+/// Over either transport.
+fn clients(options: &MilvusOptions, transports: &[Transport]) -> Vec<Box<dyn Milvus>> {
+    let client = |transport: &Transport| -> Box<dyn Milvus> {
+        match transport {
+            Transport::Grpc => Box::new(GrpcClient::connect_lazy(options).expect("a client")),
+            Transport::Rest => Box::new(RestClient::new(options).expect("a client")),
+        }
     };
-    let right = with(Some("root:Milvus"), Some(&ca), "milvus.test");
-    assert!(right.server_info().await.expect("let in").version.starts_with("v2.3.5"));
-    assert_eq!(right.describe_collection("absent").await.expect("an answer"), None);
+    transports.iter().map(client).collect()
+}
 
+const BOTH: &[Transport] = &[Transport::Grpc, Transport::Rest];
+
+/// TLS with a private authority, and a token: the right one, a wrong one and none.
+async fn tls_and_a_token(url: &str, authority: &Authority, transports: &[Transport]) {
+    let with = |token: Option<&str>, ca: Option<PathBuf>, name: &str| {
+        let options =
+            MilvusOptions { token: token.map(Token::new), ca, server_name: Some(name.to_owned()), ..options(url) };
+        clients(&options, transports)
+    };
+    for right in with(Some("root:Milvus"), Some(authority.ca()), "milvus.test") {
+        right.server_info().await.expect("let in");
+        assert_eq!(right.describe_collection("absent").await.expect("an answer"), None);
+    }
     for token in [Some("root:guess"), None] {
-        let client = with(token, Some(&ca), "milvus.test");
-        let error = client.describe_collection("absent").await.expect_err("turned away");
-        assert_eq!((error.condition(), error.class()), (Condition::Unauthenticated, Class::Fatal), "{error}");
-        assert!(error.hint().is_some() && !format!("{error} {error:?}").contains("guess"));
-        assert!(client.server_info().await.is_err(), "the first call finds it out");
+        for client in with(token, Some(authority.ca()), "milvus.test") {
+            let error = client.describe_collection("absent").await.expect_err("turned away");
+            assert_eq!((error.condition(), error.class()), (Condition::Unauthenticated, Class::Fatal), "{error}");
+            assert!(error.hint().is_some() && !format!("{error} {error:?}").contains("guess"));
+            assert!(client.server_info().await.is_err(), "the first call finds it out");
+        }
     }
     // Another name, or the public roots: the handshake fails and nothing is sent.
-    for client in [with(None, Some(&ca), "other.test"), with(None, None, "milvus.test")] {
+    let strangers = with(None, Some(authority.ca()), "other.test");
+    for client in strangers.into_iter().chain(with(None, None, "milvus.test")) {
         let error = client.server_info().await.expect_err("not trusted");
         assert!(error.never_sent() && error.hint().is_some(), "{error}");
     }
+}
+
+/// Only who shows a certificate of the authority is let in.
+async fn mutual_tls(url: &str, authority: &Authority, transports: &[Transport]) {
+    let with = |identity: Option<(PathBuf, PathBuf)>| {
+        let (client_cert, client_key) = identity.unzip();
+        let name = Some("milvus.test".to_owned());
+        let ca = Some(authority.ca());
+        let mut options = MilvusOptions { ca, client_cert, client_key, server_name: name, ..options(url) };
+        options.request_deadline = Duration::from_secs(3);
+        clients(&options, transports)
+    };
+    for client in with(Some(authority.client("walvec"))) {
+        client.server_info().await.expect("let in");
+    }
+    let stranger = Authority::new();
+    for client in with(None).into_iter().chain(with(Some(stranger.client("stranger")))) {
+        let error = client.server_info().await.expect_err("turned away");
+        // TLS 1.3 turns a client away after its first bytes; tonic may then connect again until the deadline.
+        let expected = [Condition::ConnectFailed, Condition::ConnectionLost, Condition::TimedOut];
+        assert!(expected.contains(&error.condition()), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn milvus_asks_for_tls_and_a_token() {
+    let authority = Authority::new();
+    let tls = Some(authority.tls(false, false));
+    let server =
+        Milvus23::start(Milvus23Options { authorization: true, tls, ..Default::default() }).await.expect("starts");
+    tls_and_a_token(&server.url(), &authority, &[Transport::Grpc]).await;
+}
+
+#[tokio::test]
+async fn milvus_asks_for_a_client_certificate() {
+    let authority = Authority::new();
+    let tls = Some(authority.tls(false, true));
+    let server = Milvus23::start(Milvus23Options { tls, ..Default::default() }).await.expect("starts");
+    mutual_tls(&server.url(), &authority, &[Transport::Grpc]).await;
+}
+
+#[tokio::test]
+async fn the_scripted_milvus_asks_for_the_same_over_both_transports() {
+    let authority = Authority::new();
+    let start = async |expired, mutual, token: Option<&str>| {
+        let tls = Some(authority.tls(expired, mutual));
+        let version = Version::V2_6;
+        Scripted::start(scripted::Options { version, token: token.map(str::to_owned), tls }).await
+    };
+    let server = start(false, false, Some("root:Milvus")).await;
+    tls_and_a_token(&server.url(), &authority, BOTH).await;
+    let server = start(false, true, None).await;
+    mutual_tls(&server.url(), &authority, BOTH).await;
+    let server = start(true, false, None).await;
+    let expired =
+        MilvusOptions { ca: Some(authority.ca()), server_name: Some("milvus.test".into()), ..options(&server.url()) };
+    for client in clients(&expired, BOTH) {
+        let error = client.server_info().await.expect_err("expired");
+        assert!(error.condition() == Condition::ConnectFailed && error.never_sent(), "{error:?}");
+    }
+}
+
+/// What the scripted server is told to do, seen over both transports: the condition, and whether the rows are there.
+#[tokio::test]
+async fn every_fault_is_understood_over_both_transports() {
+    let cases: [(&str, Fault, Condition, bool, Option<u64>); 16] = [
+        ("a rate limit", Fault::Refuse(8, "rate limit exceeded[rate=1]"), Condition::RateLimited, false, Some(0)),
+        ("denied", Fault::Refuse(9, "quota exceeded[reason=force deny]"), Condition::QuotaExceeded, false, Some(0)),
+        ("memory", Fault::Refuse(3, "memory limit exceeded"), Condition::QuotaExceeded, false, Some(0)),
+        ("a bad value", Fault::Refuse(1100, "invalid parameter"), Condition::InvalidData, false, Some(0)),
+        ("a schema that changed", Fault::Refuse(109, "schema mismatch"), Condition::SchemaStale, false, Some(0)),
+        ("a standby", Fault::Refuse(108, "standby"), Condition::NotWritable, false, Some(0)),
+        ("recovering", Fault::Refuse(106, "on recovering"), Condition::Unavailable, true, Some(0)),
+        ("no reason", Fault::Refuse(65535, "?"), Condition::Unexpected, true, Some(0)),
+        ("half of it", Fault::Half(65535, "?"), Condition::Unexpected, true, None),
+        ("applied late", Fault::Late, Condition::TimedOut, true, Some(0)),
+        ("no answer", Fault::Lost, Condition::TimedOut, true, Some(4)),
+        ("cut before", Fault::ResetBefore, Condition::ConnectionLost, true, Some(0)),
+        ("cut after", Fault::ResetAfter, Condition::ConnectionLost, true, Some(4)),
+        ("a gateway", Fault::Gateway { status: 502, retry_after: None }, Condition::Unavailable, true, Some(0)),
+        ("too large", Fault::Gateway { status: 413, retry_after: None }, Condition::RequestTooLarge, false, Some(0)),
+        ("too many", Fault::Gateway { status: 429, retry_after: Some(7) }, Condition::RateLimited, false, Some(0)),
+    ];
+    let server = Scripted::start(scripted::Options::default()).await;
+    let mut slow = options(&server.url());
+    slow.request_deadline = Duration::from_millis(700);
+    for (client, rest) in clients(&slow, BOTH).into_iter().zip([false, true]) {
+        for (what, fault, condition, unknown, rows) in &cases {
+            let primary = FieldSchema { is_primary: true, ..field("id", DataType::Int64) };
+            let schema = keyed(&unique("faults"), primary, scripted(Version::V2_6, rest));
+            ready(&*client, &schema).await;
+            let batch = || {
+                vec![
+                    column("id", ColumnData::Int64(vec![1, 2, 3, 4])),
+                    column("v", ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]).repeat(4) }),
+                ]
+            };
+            server.heal();
+            server.fail(Operation::Upsert, When::Nth(1), fault.clone());
+            let error = client.upsert(&schema.name, batch(), 4).await.expect_err(what);
+            // A gateway's 502 comes to a gRPC client as UNAVAILABLE, and a stream that is reset as whatever tonic makes of it.
+            let alike = match condition {
+                Condition::Unavailable | Condition::ConnectionLost if !rest => {
+                    matches!(
+                        error.condition(),
+                        Condition::Unavailable | Condition::ConnectionLost | Condition::Unexpected
+                    )
+                }
+                condition => error.condition() == *condition,
+            };
+            assert!(alike && error.outcome_unknown() == *unknown, "{what}, REST {rest}: {error:?}");
+            let found = client.count(&schema.name).await.expect("counted");
+            match rows {
+                Some(rows) => assert_eq!(found, *rows, "{what}, REST {rest}"),
+                None => assert!(found < 4, "{what}: only one shard"),
+            }
+            server.release_late();
+            client.upsert(&schema.name, batch(), 4).await.expect("the same request again");
+            assert_eq!(client.count(&schema.name).await.expect("counted"), 4, "{what}, REST {rest}");
+        }
+    }
+    assert_eq!(server.violations(), Vec::<String>::new());
 }
 
 fn options(url: &str) -> MilvusOptions {
@@ -590,6 +883,10 @@ fn options(url: &str) -> MilvusOptions {
 
 fn connect(url: &str) -> GrpcClient {
     GrpcClient::connect_lazy(&options(url)).expect("a client")
+}
+
+fn rest(url: &str) -> RestClient {
+    RestClient::new(&options(url)).expect("a client")
 }
 
 /// Created, indexed and loaded.

@@ -390,7 +390,8 @@ impl Milvus for GrpcClient {
         Box::pin(async move {
             let response: wire::DescribeAliasResponse = self.call("DescribeAlias", self.about_alias(alias)).await?;
             match self.accept("DescribeAlias", "", response.status) {
-                Err(error) if error.condition() == Condition::NoAlias => Ok(None),
+                // Milvus Lite has one number for both.
+                Err(error) if matches!(error.condition(), Condition::NoAlias | Condition::NoCollection) => Ok(None),
                 accepted => accepted.map(|()| Some(response.collection)),
             }
         })
@@ -409,7 +410,7 @@ impl Milvus for GrpcClient {
         self.known.forget(alias);
         Box::pin(async move {
             match self.command("DropAlias", alias, self.about_alias(alias)).await {
-                Err(error) if error.condition() == Condition::NoAlias => Ok(()),
+                Err(error) if matches!(error.condition(), Condition::NoAlias | Condition::NoCollection) => Ok(()),
                 result => result,
             }
         })

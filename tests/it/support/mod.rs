@@ -3,6 +3,8 @@
 //! postgres   shared clusters, a fresh database per test
 //! milvus     shared Milvus Lite and 2.3.5, fresh collection names
 //! daemon     the built binary as a child, to be killed
+//! scripted   a Milvus of our own, with REST, any version and faults
+//! unary      one gRPC call, served
 //! proxy      a TCP line that can be cut, stalled, slowed and refused
 //! wait       named conditions with a deadline; there is no other waiting
 #![allow(dead_code)] // each test file takes what it needs
@@ -12,6 +14,10 @@ pub mod milvus;
 pub mod postgres;
 pub mod proxy;
 pub mod scene;
+#[path = "../../support/scripted/mod.rs"]
+pub mod scripted;
+#[path = "../../support/unary.rs"]
+pub mod unary;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};
