@@ -67,8 +67,36 @@ pub struct SourceStatus {
 pub struct TargetStatus {
     pub url: String,
     pub version: String,
+    pub state: TargetState,
+    /// Bytes per second that upserts keep to, as the server counts them; `None`: no limit is known.
+    pub write_bytes_per_second: Option<u64>,
+    /// The same for deletes.
+    pub delete_bytes_per_second: Option<u64>,
     /// Why requests do not get through now; `None` when they do.
     pub last_error: Option<String>,
+}
+
+/// Does the target take what is sent?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    #[default]
+    Ok,
+    /// It does, and would be sent more if its quota allowed it.
+    Throttled,
+    /// It has taken nothing for longer than `target.blocked_after`.
+    Blocked,
+}
+
+impl TargetState {
+    /// As in JSON and in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            TargetState::Ok => "ok",
+            TargetState::Throttled => "throttled",
+            TargetState::Blocked => "blocked",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

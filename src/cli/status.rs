@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::admin::{Phase, Status, bytes_for_people};
+use crate::admin::{Phase, Status, TargetState, bytes_for_people};
 use crate::config;
 
 use super::{Exit, Failure, Global};
@@ -113,6 +113,18 @@ pub fn render(status: &Status) -> String {
     let wal_status = source.wal_status.as_deref().unwrap_or("-");
     push(&mut out, format_args!("  slot          {}: {retained} of WAL retained, {wal_status}", source.slot));
     push(&mut out, format_args!("  target        {} {}", status.target.url, status.target.version));
+    match status.target.state {
+        TargetState::Ok => {}
+        TargetState::Blocked => push(&mut out, format_args!("  target state  blocked: it takes no writes")),
+        TargetState::Throttled => {
+            let rate = |rate: Option<u64>| rate.map_or("no limit".to_owned(), |rate| bytes_for_people(rate) + "/s");
+            let (writes, deletes) = (status.target.write_bytes_per_second, status.target.delete_bytes_per_second);
+            push(
+                &mut out,
+                format_args!("  target state  throttled: upserts {}, deletes {}", rate(writes), rate(deletes)),
+            );
+        }
+    }
     if let Some(error) = &status.target.last_error {
         push(&mut out, format_args!("  target says   {error}"));
     }

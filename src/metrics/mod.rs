@@ -80,6 +80,8 @@ impl TablePhase {
     }
 }
 
+const TARGET_STATES: [&str; 3] = ["ok", "throttled", "blocked"];
+
 const WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 
 /// The handles. Everything may be called from anywhere; nothing waits.
@@ -98,6 +100,10 @@ pub struct Metrics {
     pub embargoed_keys: IntGauge,
     pub request_seconds: Histogram,
     pub throttled_seconds: Counter,
+    pub blocked_seconds: Gauge,
+    write_rate_bytes: Gauge,
+    delete_rate_bytes: Gauge,
+    target_state: IntGaugeVec,
     pub reconnects: IntCounter,
     connected: IntGauge,
     lag_bytes: Gauge,
@@ -221,6 +227,14 @@ impl Metrics {
         for status in WAL_STATUSES {
             wal_status.with_label_values(&[status]);
         }
+        let target_state = make.gauge_by(
+            "walvec_target_state",
+            "1 for what Milvus does with writes: ok, throttled (it would be sent more) or blocked (it takes none).",
+            &["state"],
+        )?;
+        for state in TARGET_STATES {
+            target_state.with_label_values(&[state]).set(i64::from(state == "ok"));
+        }
         Ok(Metrics {
             started: Instant::now(),
             lag: Lag::new(acknowledged),
@@ -254,8 +268,21 @@ impl Metrics {
             )?,
             throttled_seconds: make.register(Counter::new(
                 "walvec_throttled_seconds_total",
-                "Time that requests waited because Milvus asked to slow down.",
+                "Time that requests waited because Milvus asked to slow down, or for its quota.",
             )?)?,
+            blocked_seconds: make.gauge(
+                "walvec_target_blocked_seconds",
+                "Time since Milvus took a write, once that is longer than target.blocked_after; else 0.",
+            )?,
+            write_rate_bytes: make.gauge(
+                "walvec_target_write_rate_bytes_per_second",
+                "Rate that upserts keep to, in bytes as the server counts them; +Inf while no limit is known.",
+            )?,
+            delete_rate_bytes: make.gauge(
+                "walvec_target_delete_rate_bytes_per_second",
+                "Rate that deletes keep to, in bytes as the server counts them; +Inf while no limit is known.",
+            )?,
+            target_state,
             reconnects: make
                 .int_counter("walvec_reconnects_total", "Times that the source was lost and the stream began again.")?,
             connected: make.int_gauge("walvec_connected", "1 while the stream from PostgreSQL runs.")?,
@@ -309,6 +336,15 @@ impl Metrics {
     pub fn in_flight(&self) -> InFlight {
         self.in_flight_requests.inc();
         InFlight(self.in_flight_requests.clone())
+    }
+
+    /// What Milvus does with writes, and the rates in force, in bytes per second.
+    pub fn target(&self, state: &str, write_rate: Option<f64>, delete_rate: Option<f64>) {
+        for candidate in TARGET_STATES {
+            self.target_state.with_label_values(&[candidate]).set(i64::from(candidate == state));
+        }
+        self.write_rate_bytes.set(write_rate.unwrap_or(f64::INFINITY));
+        self.delete_rate_bytes.set(delete_rate.unwrap_or(f64::INFINITY));
     }
 
     /// The counter of one outcome.

@@ -19,6 +19,7 @@ mod crash;
 pub mod encode;
 mod fetching;
 mod keyed;
+mod pace;
 mod report;
 mod requests;
 mod session;
@@ -34,7 +35,7 @@ use tokio::sync::watch;
 
 use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
-use crate::config::{Settings, TargetSettings, Transport};
+use crate::config::{self, Settings, TargetSettings, Transport};
 use crate::metrics::Metrics;
 use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, RestClient, Token};
 use crate::plan::{Plan, PlanRefusal};
@@ -66,6 +67,12 @@ impl Context {
     }
 }
 
+/// Limits as configured; every plan of Zilliz Cloud has the same quota of deletes.
+fn pace_of(target: &TargetSettings) -> pace::Pace {
+    let deletes = target.max_delete.or_else(|| target.is_zilliz_cloud().then(|| config::Plan::Serverless.delete()));
+    pace::Pace::new(target.max_write, deletes)
+}
+
 fn quiet_millis(target: &TargetSettings) -> u64 {
     (target.request_deadline + target.late_margin).as_millis() as u64
 }
@@ -78,7 +85,8 @@ struct Process {
     store: Store,
     clock: Clock,
     milvus: Arc<dyn Milvus>,
-    trouble: watch::Sender<Option<String>>,
+    trouble: watch::Sender<Option<requests::Trouble>>,
+    pace: Arc<pace::Pace>,
     source: Option<SavedSource>,
     intent: Option<SlotIntent>,
     tables: BTreeMap<String, TableState>,
@@ -196,6 +204,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let settings = Arc::new(settings);
+    let pace = Arc::new(pace_of(&settings.target));
     let clock = Clock::start();
     let identity = Identity {
         slot: settings.source.slot.clone(),
@@ -216,6 +225,7 @@ pub async fn run(
         clock,
         milvus,
         trouble: watch::Sender::new(None),
+        pace,
         source: saved.source,
         intent: saved.intent,
         tables: saved.tables,

@@ -5,23 +5,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::admin::{LastError, Phase, State, Status, TableStatus};
+use crate::admin::{LastError, Phase, State, Status, TableStatus, TargetState, TargetStatus};
 use crate::change::Lsn;
 use crate::metrics::TablePhase;
 
+use super::pace::Pacing;
+use super::requests::Trouble;
 use super::session::Session;
 
 /// A table's phase is written to the log when it has changed.
 pub(super) struct Reporter {
     status: watch::Sender<Status>,
-    trouble: watch::Receiver<Option<String>>,
+    trouble: watch::Receiver<Option<Trouble>>,
+    /// The log was told that the target is blocked.
+    blocked: bool,
     phases: Vec<Option<Phase>>,
     last_table_report: Option<Instant>,
 }
 
 impl Reporter {
-    pub(super) fn new(status: watch::Sender<Status>, trouble: watch::Receiver<Option<String>>) -> Reporter {
-        Reporter { status, trouble, phases: Vec::new(), last_table_report: None }
+    pub(super) fn new(status: watch::Sender<Status>, trouble: watch::Receiver<Option<Trouble>>) -> Reporter {
+        Reporter { status, trouble, blocked: false, phases: Vec::new(), last_table_report: None }
     }
 
     /// Bring status and gauges up to date with the session.
@@ -45,7 +49,7 @@ impl Reporter {
         let overall = if session.is_stopping() { State::Stopping } else { overall(&tables) };
         // With hundreds of tables the list is only sent on when it matters.
         let full = changed || self.last_table_report.is_none_or(|at| at.elapsed() > Duration::from_secs(1));
-        let trouble = self.trouble.borrow_and_update().clone();
+        let target = self.target(session);
         self.status.send_modify(|status| {
             status.state = overall;
             status.source.received_lsn = Some(session.engine.dispatched_lsn().to_string());
@@ -57,7 +61,7 @@ impl Reporter {
                 status.source.retained_wal_bytes = slot.retained_bytes;
                 status.source.wal_status = slot.wal_status.map(|status| status.as_str().to_owned());
             }
-            status.target.last_error = trouble;
+            target.apply(&mut status.target);
             if full {
                 status.tables = tables;
             }
@@ -65,6 +69,35 @@ impl Reporter {
         if full {
             self.last_table_report = Some(Instant::now());
         }
+    }
+
+    /// Does the target take what we send? A long block is told to the log, once and with the way out.
+    fn target(&mut self, session: &Session) -> TargetNow {
+        let trouble = self.trouble.borrow_and_update().clone();
+        let pacing = session.context.target.pace.state();
+        let stuck = trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.since.elapsed());
+        let blocked = stuck >= session.context.settings.target.blocked_after;
+        if blocked && !self.blocked {
+            let (error, hint) = trouble.as_ref().map_or(("", None), |trouble| (&trouble.text, trouble.hint));
+            let seconds = stuck.as_secs();
+            tracing::warn!(
+                seconds,
+                error,
+                hint,
+                "milvus is blocked: it has taken no write for a while; \
+                nothing is lost, PostgreSQL keeps the WAL"
+            );
+        }
+        self.blocked = blocked;
+        let state = match (blocked, pacing.throttled) {
+            (true, _) => TargetState::Blocked,
+            (false, true) => TargetState::Throttled,
+            (false, false) => TargetState::Ok,
+        };
+        let metrics = &session.context.metrics;
+        metrics.target(state.label(), pacing.write_rate, pacing.delete_rate);
+        metrics.blocked_seconds.set(if blocked { stuck.as_secs_f64() } else { 0.0 });
+        TargetNow { state, pacing, last_error: trouble.map(|trouble| trouble.text) }
     }
 
     fn gauges(&self, session: &Session) {
@@ -90,6 +123,23 @@ impl Reporter {
         let embargoed: usize =
             session.context.plan.tables.iter().map(|table| session.engine.table(table.id).embargoed).sum();
         metrics.embargoed_keys.set(embargoed as i64);
+    }
+}
+
+/// What `/status` says about the target.
+struct TargetNow {
+    state: TargetState,
+    pacing: Pacing,
+    last_error: Option<String>,
+}
+
+impl TargetNow {
+    fn apply(self, status: &mut TargetStatus) {
+        let bytes = |rate: Option<f64>| rate.map(|rate| rate as u64);
+        status.state = self.state;
+        status.write_bytes_per_second = bytes(self.pacing.write_rate);
+        status.delete_bytes_per_second = bytes(self.pacing.delete_rate);
+        status.last_error = self.last_error;
     }
 }
 

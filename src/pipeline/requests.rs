@@ -3,6 +3,8 @@
 //! In: a `Request`. Out: an `Answer` that says which keys were refused and until when an attempt that got no answer
 //! may still be applied. An outage is waited out here, for as long as it takes: the engine only sees the end.
 //!
+//! The size of requests and the time between them are `pace`'s.
+//!
 //! Holds: an attempt is repeated with the same rows only, so whatever lands late is what was sent last for its keys;
 //! a row is refused by our own guards before anything is sent, or by the server alone in a request of one.
 //!
@@ -10,7 +12,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::change::TableId;
 use crate::engine::{Request, RequestId};
@@ -20,6 +22,7 @@ use crate::mutation::{Key, Refusal};
 
 use super::clock::{Backoff, Clock};
 use super::encode::Encoder;
+use super::pace::{Kind, Pace};
 
 /// A collection as requests need it.
 pub(super) struct Collection {
@@ -39,7 +42,19 @@ pub(super) struct Target {
     pub(super) deadline: Duration,
     pub(super) margin: Duration,
     /// What the target last complained about, for people; `None` when it answered since.
-    pub(super) trouble: tokio::sync::watch::Sender<Option<String>>,
+    pub(super) trouble: tokio::sync::watch::Sender<Option<Trouble>>,
+    pub(super) pace: Arc<Pace>,
+}
+
+/// The target takes no writes.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) text: String,
+    /// Since its last success.
+    pub(super) since: Instant,
+    pub(super) hint: Option<&'static str>,
+    /// It was worth a line in the log; a limited rate is not.
+    loud: bool,
 }
 
 /// The end of a request.
@@ -126,6 +141,10 @@ impl Part {
         Part { upserts, range: 0..len, unexplained: 0 }
     }
 
+    fn kind(&self) -> Kind {
+        if self.upserts { Kind::Upsert } else { Kind::Delete }
+    }
+
     fn is_single(&self) -> bool {
         self.range.len() == 1
     }
@@ -172,21 +191,36 @@ impl Target {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut doubtful = 0;
         while let Some(mut part) = parts.pop() {
+            let kind = part.kind();
+            let bytes = collection.bytes(&request, &part);
+            if bytes > self.pace.request_bytes(kind) && !part.is_single() {
+                parts.extend(part.halves());
+                continue;
+            }
+            loop {
+                self.rest(self.pace.reserve(kind, bytes)).await;
+                if !self.pace.withdraw(kind, bytes) {
+                    break;
+                }
+            }
             let sent_at = self.clock.now();
-            let started = std::time::Instant::now();
+            let started = Instant::now();
             let in_flight = self.metrics.in_flight();
             let attempt = self.attempt(collection, &request, &part).await;
             drop(in_flight);
-            self.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+            let took = started.elapsed();
+            self.metrics.request_seconds.observe(took.as_secs_f64());
             let error = match attempt {
                 Attempt::Done => {
                     self.metrics.requests(Outcome::Ok).inc();
+                    self.pace.acknowledged(kind, bytes, took);
                     self.calm();
                     backoff.reset();
                     continue;
                 }
                 Attempt::Refused(mut rows) => {
                     self.metrics.requests(Outcome::Ok).inc();
+                    self.pace.acknowledged(kind, bytes, took);
                     refused.append(&mut rows);
                     continue;
                 }
@@ -227,16 +261,23 @@ impl Target {
                         error,
                     });
                 }
-                class @ (Class::Retry | Class::Throttle) => {
-                    let outcome = if class == Class::Throttle { Outcome::Throttled } else { Outcome::Retried };
-                    self.metrics.requests(outcome).inc();
+                Class::Throttle => {
+                    self.metrics.requests(Outcome::Throttled).inc();
                     self.complain(&collection.name, &error);
                     parts.push(part);
-                    let wait = error.retry_after().unwrap_or_else(|| backoff.next());
-                    if class == Class::Throttle {
-                        self.metrics.throttled_seconds.inc_by(wait.as_secs_f64());
-                    }
-                    tokio::time::sleep(wait).await;
+                    // A denial passes when somebody makes room; only a limited rate says something about the rate.
+                    let wait = if error.condition() == Condition::RateLimited {
+                        self.pace.refused(kind, bytes, error.asked_to_wait())
+                    } else {
+                        error.retry_after().unwrap_or_else(|| backoff.next())
+                    };
+                    self.rest(wait).await;
+                }
+                Class::Retry => {
+                    self.metrics.requests(Outcome::Retried).inc();
+                    self.complain(&collection.name, &error);
+                    parts.push(part);
+                    tokio::time::sleep(error.retry_after().unwrap_or_else(|| backoff.next())).await;
                 }
             }
         }
@@ -273,6 +314,14 @@ impl Target {
         }
     }
 
+    /// Wait because the target takes no more now.
+    async fn rest(&self, wait: Duration) {
+        if !wait.is_zero() {
+            self.metrics.throttled_seconds.inc_by(wait.as_secs_f64());
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// From sending a request until it can no longer be applied, in milliseconds.
     fn late_by(&self) -> u64 {
         (self.deadline + self.margin).as_millis() as u64
@@ -284,11 +333,17 @@ impl Target {
     }
 
     pub(super) fn complain(&self, collection: &str, error: &MilvusError) {
-        let text = format!("{collection}: {error}");
+        let loud = error.condition() != Condition::RateLimited;
         let new = self.trouble.send_if_modified(|trouble| {
-            let new = trouble.is_none();
-            *trouble = Some(text);
-            new
+            let before = trouble.take();
+            let was_loud = before.as_ref().is_some_and(|before| before.loud);
+            *trouble = Some(Trouble {
+                text: format!("{collection}: {error}"),
+                since: before.map_or_else(Instant::now, |before| before.since),
+                hint: error.hint(),
+                loud: loud || was_loud,
+            });
+            loud && !was_loud
         });
         if new {
             tracing::warn!(
@@ -300,8 +355,33 @@ impl Target {
     }
 
     pub(super) fn calm(&self) {
-        if self.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
+        let mut was_loud = false;
+        self.trouble.send_if_modified(|trouble| {
+            let before = trouble.take();
+            was_loud = before.as_ref().is_some_and(|before| before.loud);
+            before.is_some()
+        });
+        if was_loud {
             tracing::info!("milvus takes writes again");
+        }
+    }
+}
+
+impl Collection {
+    /// Bytes of a part as servers count them: the columns of an upsert, the filter of a delete.
+    fn bytes(&self, request: &Request, part: &Part) -> usize {
+        let mutations = &request.mutations;
+        match part.upserts {
+            true => {
+                mutations.upserts[part.range.clone()].iter().map(|(key, row)| self.encoder.row_bytes(key, row)).sum()
+            }
+            false => mutations.deletes[part.range.clone()]
+                .iter()
+                .map(|key| match key {
+                    Key::Int(key) => key.checked_ilog10().map_or(4, |digits| digits as usize + 2),
+                    Key::Text(key) => key.len() + 3,
+                })
+                .sum(),
         }
     }
 }
@@ -477,6 +557,7 @@ mod tests {
             deadline: Duration::from_millis(60),
             margin: Duration::from_millis(40),
             trouble: tokio::sync::watch::Sender::new(None),
+            pace: Arc::new(Pace::new(None, None)),
         };
         (milvus, target)
     }

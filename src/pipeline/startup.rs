@@ -338,5 +338,6 @@ fn target(process: &Process, plan: &Plan) -> Target {
         deadline: settings.request_deadline,
         margin: settings.late_margin,
         trouble: process.trouble.clone(),
+        pace: Arc::clone(&process.pace),
     }
 }

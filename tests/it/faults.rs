@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use walvec::servers::{Milvus23, Milvus23Options, MilvusLite, MilvusLiteOptions, Postgres, PostgresOptions, Stop};
+use walvec::servers::{Postgres, PostgresOptions, Stop};
 
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::scene::{PATIENCE, Scene, insert};
 
 /// A few transactions of every kind, on rows that move with `round`.
-async fn load(scene: &Scene, table: &str, round: i64, dim: usize) {
+pub(crate) async fn load(scene: &Scene, table: &str, round: i64, dim: usize) {
     let at = round * 10;
     scene
         .sql(&format!(
@@ -33,7 +33,7 @@ fn port_of(url: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_line_to_the_source_is_cut_again_and_again() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 500, 600).await;
     let proxy = Proxy::start(port_of(&scene.source_url)).await;
@@ -55,7 +55,7 @@ async fn the_line_to_the_source_is_cut_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_line_to_the_source_is_noticed() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let proxy = Proxy::start(port_of(&scene.source_url)).await;
     scene.source_url = through(&scene.source_url, &proxy);
@@ -74,7 +74,7 @@ async fn a_half_open_line_to_the_source_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_milvus_are_lost() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(600).await;
     let proxy = Proxy::start(port_of(&scene.target_url)).await;
     scene.target_url = through(&scene.target_url, &proxy);
@@ -89,67 +89,11 @@ async fn answers_of_milvus_are_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn milvus_lite_is_killed_and_comes_back() {
-    let database = crate::support::postgres::Database::create(18).await;
-    let mut lite = MilvusLite::start(MilvusLiteOptions::default()).await.expect("starts");
-    let url = database.url();
-    let mut scene = Scene::new(database.client, url, lite.url()).await;
-    let table = scene.documents(600).await;
-    scene.insert(&table, 1, 300, 600).await;
-    let mut daemon = scene.started().await;
-    for round in 0..3 {
-        load(&scene, &table, round, 600).await;
-        lite.kill().await.expect("killed");
-        load(&scene, &table, 100 + round, 600).await;
-        daemon.status("the target's absence is noticed", PATIENCE, |s| !s["target"]["last_error"].is_null()).await;
-        lite.restart().await.expect("starts again");
-        load(&scene, &table, 200 + round, 600).await;
-        scene.caught_up(&mut daemon).await;
-    }
-    scene.converged(&mut daemon).await;
-}
-
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_milvus_that_sleeps_past_the_deadline_applies_nothing_late() {
-    let database = crate::support::postgres::Database::create(18).await;
-    // A Milvus that sleeps longer than its lease in etcd ends itself when it wakes.
-    let settings = vec![("common.session.ttl".to_owned(), "60".to_owned())];
-    let options = Milvus23Options { settings, ..Milvus23Options::default() };
-    let mut milvus = Milvus23::start(options).await.expect("starts");
-    let url = database.url();
-    let mut scene = Scene::new(database.client, url, milvus.url()).await;
-    // 2.3 has no nullable fields: every column is NOT NULL.
-    let table =
-        scene.table("id bigint primary key, title text not null, n int not null, embedding vector(16) not null").await;
-    scene.insert(&table, 1, 50, 16).await;
-    let mut daemon = scene.started().await;
-    for round in 0..3 {
-        milvus.pause().await.expect("paused");
-        for n in 0..5 {
-            scene.sql(&format!("update {table} set n = {} where id <= 10", round * 100 + n)).await;
-        }
-        daemon.status("a request got no answer", PATIENCE, |s| !s["target"]["last_error"].is_null()).await;
-        scene
-            .sql(&format!(
-                "update {table} set n = {} where id <= 10; delete from {table} where id = {}",
-                round * 100 + 50,
-                20 + round
-            ))
-            .await;
-        milvus.resume().expect("resumed");
-        scene.caught_up(&mut daemon).await;
-    }
-    scene.converged(&mut daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn postgresql_crashes_and_is_restarted_under_load() {
     let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
-    let target = crate::support::milvus::lite().await.url();
-    let mut scene = Scene::new(client, server.url("postgres"), target).await;
+    let mut scene = super::target::over(client, server.url("postgres")).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 1000, 600).await;
     scene.extra = "[pipeline]\nchunk_bytes = \"128KiB\"".to_owned();
@@ -167,7 +111,7 @@ async fn postgresql_crashes_and_is_restarted_under_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walsender_is_terminated() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 100, 600).await;
     let mut daemon = scene.started().await;
@@ -190,8 +134,7 @@ async fn a_commit_that_is_in_the_wal_but_not_visible_is_waited_for() {
     let server = Postgres::start(PostgresOptions::default()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
-    let target = crate::support::milvus::lite().await.url();
-    let mut scene = Scene::new(client, server.url("postgres"), target).await;
+    let mut scene = super::target::over(client, server.url("postgres")).await;
     let table = scene.documents(768).await;
     scene.insert(&table, 1, 20, 768).await;
     let mut daemon = scene.started().await;
@@ -222,7 +165,7 @@ async fn a_commit_that_is_in_the_wal_but_not_visible_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_neighbours_do_not_pile_up_wal() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     scene.documents(8).await;
     let mut daemon = scene.started().await;
     // Nothing of this is published.

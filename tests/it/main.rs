@@ -8,6 +8,9 @@
 //! streaming        changes as they come, one difficulty a test
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
+//! milvus_servers   what only a real Milvus shows
+//! rest             snapshot, streaming, restart and faults again, over REST to the scripted Milvus
+//! quota            a target that limits the rate, is slow, or denies writes
 //! verify           what it finds, and what it must not take for a difference
 //! check            what it finds before anything is touched, and that it touches nothing
 //! workload         the writers of the demo
@@ -20,7 +23,10 @@ mod dashboards;
 mod faults;
 mod layering;
 mod milvus_contract;
+mod milvus_servers;
 mod postgres_source;
+mod quota;
+mod rest;
 mod restart;
 mod servers;
 mod snapshot;
@@ -29,3 +35,19 @@ mod support;
 mod types;
 mod verify;
 mod workload;
+
+/// Where the tests write to: here Milvus Lite over gRPC; `rest::target` is the other one.
+mod target {
+    use tokio_postgres::Client;
+
+    use crate::support::milvus;
+    use crate::support::scene::Scene;
+
+    pub async fn scene(major: u16) -> Scene {
+        Scene::shared(major).await
+    }
+
+    pub async fn over(client: Client, source_url: String) -> Scene {
+        Scene::new(client, source_url, milvus::lite().await.url()).await
+    }
+}

@@ -859,7 +859,7 @@ async fn every_fault_is_understood_over_both_transports() {
                 Some(rows) => assert_eq!(found, *rows, "{what}, REST {rest}"),
                 None => assert!(found < 4, "{what}: only one shard"),
             }
-            server.release_late();
+            server.release_late(Duration::from_secs(60));
             client.upsert(&schema.name, batch(), 4).await.expect("the same request again");
             assert_eq!(client.count(&schema.name).await.expect("counted"), 4, "{what}, REST {rest}");
         }

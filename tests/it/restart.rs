@@ -1,7 +1,5 @@
 //! Killed, stopped, started again, and started where it must not start.
 
-use std::time::Duration;
-
 use crate::support::daemon::Daemon;
 use crate::support::postgres::Database;
 use crate::support::scene::{PATIENCE, Scene, insert};
@@ -9,7 +7,7 @@ use crate::support::wait::until;
 
 /// A daemon that kills itself at a point of the durability order, with changes of every kind under way.
 async fn killed_at(point: &str) {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 100, 600).await;
     let mut daemon = scene.started().await;
@@ -55,7 +53,7 @@ async fn kill_after_confirm_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_the_next_start_goes_on_at_once() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     scene.insert(&table, 1, 500, 8).await;
@@ -80,7 +78,7 @@ fn twin(scene: &Scene, directory: &std::path::Path) -> Daemon {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_stands_by_and_takes_over() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let mut first = scene.started().await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -96,7 +94,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_with_an_older_state_waits_for_the_slot_and_is_then_refused() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let mut first = scene.started().await;
     first.terminate(PATIENCE).await;
@@ -121,7 +119,7 @@ async fn a_daemon_with_an_older_state_waits_for_the_slot_and_is_then_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_was_dropped_is_not_made_again_in_silence() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 10, 8).await;
     let mut daemon = scene.started().await;
@@ -139,7 +137,7 @@ async fn a_collection_that_was_dropped_is_not_made_again_in_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_is_dropped_while_we_run_stops_its_table_and_no_other() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let (gone, there) = (scene.documents(8).await, scene.documents(8).await);
     let mut daemon = scene.started().await;
     let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
@@ -160,7 +158,7 @@ async fn a_collection_that_is_dropped_while_we_run_stops_its_table_and_no_other(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_dropped_is_not_made_again_in_silence() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     daemon.terminate(PATIENCE).await;
@@ -181,7 +179,7 @@ async fn a_slot_that_was_dropped_is_not_made_again_in_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_somebody_else_moved_is_refused() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     daemon.terminate(PATIENCE).await;
@@ -198,8 +196,7 @@ async fn a_source_restored_from_an_older_backup_is_refused() {
     let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
-    let target = crate::support::milvus::lite().await.url();
-    let mut scene = Scene::new(client, server.url("postgres"), target).await;
+    let mut scene = super::target::over(client, server.url("postgres")).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     scene.insert(&table, 1, 10, 8).await;
@@ -226,7 +223,7 @@ async fn a_source_restored_from_an_older_backup_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_that_was_killed_leaves_no_orphan() {
-    let mut scene = Scene::shared(16).await;
+    let mut scene = super::target::scene(16).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 20, 8).await;
     let mut daemon = scene.start();
@@ -247,7 +244,7 @@ async fn a_first_start_that_was_killed_leaves_no_orphan() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_added_later_is_copied_and_the_others_go_on() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let first = scene.documents(8).await;
     scene.insert(&first, 1, 50, 8).await;
     let mut daemon = scene.started().await;
@@ -257,40 +254,6 @@ async fn a_table_that_is_added_later_is_copied_and_the_others_go_on() {
     scene.insert(&first, 51, 60, 8).await;
     let mut daemon = scene.started().await;
     scene.sql(&format!("update {second} set n = 5; delete from {first} where id < 5")).await;
-    scene.converged(&mut daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_server_stops_at_once_although_we_are_connected() {
-    use walvec::servers::{Postgres, PostgresOptions, Stop};
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
-    let client = server.connect("postgres").await.expect("connected");
-    client.batch_execute("create extension vector").await.expect("made");
-    let mut lite =
-        walvec::servers::MilvusLite::start(walvec::servers::MilvusLiteOptions::default()).await.expect("starts");
-    let mut scene = Scene::new(client, server.url("postgres"), lite.url()).await;
-    let table = scene.documents(8).await;
-    let mut daemon = scene.started().await;
-    scene.insert(&table, 1, 10, 8).await;
-    scene.converged(&mut daemon).await;
-    let stopped = std::time::Instant::now();
-    server.stop(Stop::Fast).await.expect("stopped");
-    assert!(stopped.elapsed() < Duration::from_secs(10), "fast shutdown took {:?}", stopped.elapsed());
-    server.restart().await.expect("starts");
-    scene.client = server.connect("postgres").await.expect("connected");
-    scene.caught_up(&mut daemon).await;
-    daemon.ready(PATIENCE).await;
-    // And while the target is down, so that nothing can be confirmed.
-    lite.kill().await.expect("killed");
-    scene.insert(&table, 11, 500, 8).await;
-    daemon.status("the target's absence is noticed", PATIENCE, |s| !s["target"]["last_error"].is_null()).await;
-    let stopped = std::time::Instant::now();
-    server.stop(Stop::Fast).await.expect("stopped");
-    assert!(stopped.elapsed() < Duration::from_secs(30), "fast shutdown took {:?}", stopped.elapsed());
-    server.restart().await.expect("starts");
-    lite.restart().await.expect("starts");
-    scene.client = server.connect("postgres").await.expect("connected");
-    daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
 }
 
@@ -311,8 +274,7 @@ async fn walvec_as_a_synchronous_standby_is_refused() {
     let server = Postgres::start(PostgresOptions { settings, ..PostgresOptions::default() }).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("set synchronous_commit = local; create extension vector").await.expect("made");
-    let target = crate::support::milvus::lite().await.url();
-    let mut scene = Scene::new(client, server.url("postgres"), target).await;
+    let mut scene = super::target::over(client, server.url("postgres")).await;
     scene.documents(8).await;
     let mut daemon = scene.start();
     let ended = daemon.ended(PATIENCE).await;
@@ -323,9 +285,8 @@ async fn walvec_as_a_synchronous_standby_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_slot_of_our_name_is_not_adopted() {
     let database = Database::create(18).await;
-    let target = crate::support::milvus::lite().await.url();
     let url = database.url();
-    let mut scene = Scene::new(database.client, url, target).await;
+    let mut scene = super::target::over(database.client, url).await;
     scene.documents(8).await;
     scene.sql(&format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", scene.slot)).await;
     let mut daemon = scene.start();

@@ -1,10 +1,10 @@
 //! Changes as they come, one difficulty a test. Everything ends with the whole table compared with the whole collection.
 
-use crate::support::scene::{PATIENCE, Scene, embedding};
+use crate::support::scene::{PATIENCE, embedding};
 
 /// Carries the statements out one after the other, each in its own transaction, and compares.
 async fn after(dim: usize, statements: &[&str]) {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene.documents(dim).await;
     scene.insert(&table, 1, 20, dim).await;
     let mut daemon = scene.started().await;
@@ -110,7 +110,7 @@ async fn replica_identity_full_brings_the_embedding_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn composite_text_and_uuid_keys() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let composite =
         scene.table("tenant text, id int, body text, embedding vector(768) not null, primary key (tenant, id)").await;
     let text = scene.table("id text primary key, n int, embedding vector(768) not null").await;
@@ -140,7 +140,7 @@ async fn composite_text_and_uuid_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_tables_in_one_transaction_and_a_partitioned_one() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let plain = scene.documents(8).await;
     let parted = scene
         .table("id bigint primary key, title text, n int, embedding vector(8) not null) partition by range (id")
@@ -162,7 +162,7 @@ async fn several_tables_in_one_transaction_and_a_partitioned_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_the_mapping_table() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let table = scene
         .table(
             "id int primary key, b bool, s smallint, i int, l bigint, r real, d double precision, nu numeric(20,5), t text, v varchar(50), \
@@ -187,7 +187,7 @@ async fn every_type_of_the_mapping_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_does_not_fit_stops_its_table_and_no_other() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = super::target::scene(18).await;
     let bad = scene.documents(4).await;
     let good = scene.documents(4).await;
     let mut daemon = scene.started().await;
@@ -223,67 +223,4 @@ async fn a_row_that_does_not_fit_stops_its_table_and_no_other() {
     daemon.restart();
     daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
-}
-
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn postgresql_16_into_milvus_23() {
-    let database = crate::support::postgres::Database::create(16).await;
-    let url = database.url();
-    let mut scene = Scene::new(database.client, url, crate::support::milvus::milvus23().await.url()).await;
-    // 2.3 has no nullable fields: every column is NOT NULL.
-    let table = scene
-        .table("id bigint primary key, title text not null, n int not null, meta jsonb not null, tags text[] not null, embedding vector(768) not null")
-        .await;
-    let rows = |from: i64, to: i64| {
-        format!(
-            "insert into {table} select i, 'title ' || i, i, jsonb_build_object('i', i), array['a', i::text], {} from generate_series({from}, {to}) i",
-            embedding("i", 768)
-        )
-    };
-    scene.sql(&rows(1, 300)).await;
-    let mut daemon = scene.started().await;
-    scene
-        .sql(&format!(
-            "begin; {}; update {table} set n = -n where id % 2 = 0; delete from {table} where id % 7 = 0; commit",
-            rows(301, 350)
-        ))
-        .await;
-    scene.sql(&format!("update {table} set id = id + 1000 where id between 20 and 30; update {table} set embedding = {} where id = 40", embedding("4711", 768))).await;
-    scene.converged(&mut daemon).await;
-    scene.sql(&format!("truncate {table}; {}", rows(1, 20))).await;
-    scene.converged(&mut daemon).await;
-    daemon.kill();
-    scene.sql(&format!("update {table} set title = 'while it was away'; delete from {table} where id = 5")).await;
-    daemon.restart();
-    daemon.ready(PATIENCE).await;
-    scene.converged(&mut daemon).await;
-}
-
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn without_an_index_the_collection_is_written_though_nobody_can_read_it_yet() {
-    let database = crate::support::postgres::Database::create(18).await;
-    let url = database.url();
-    let mut scene = Scene::new(database.client, url, crate::support::milvus::milvus23().await.url()).await;
-    let table = scene.table("id bigint primary key, n int not null, embedding vector(8) not null").await;
-    scene.per_table = "index = \"none\"".to_owned();
-    scene.sql(&format!("insert into {table} select i, i, {} from generate_series(1, 20) i", embedding("i", 8))).await;
-    let mut daemon = scene.started().await;
-    scene.sql(&format!("delete from {table} where id = 3")).await;
-    scene.caught_up(&mut daemon).await;
-    // The user makes the index, and finds everything there.
-    let settings = scene.settings();
-    let target = walvec::pipeline::connect_target(&settings.target).expect("a client");
-    let collection = scene.collection(&table);
-    let index = walvec::milvus::IndexSpec {
-        field: "embedding".to_owned(),
-        index_type: "AUTOINDEX".to_owned(),
-        metric_type: "COSINE".to_owned(),
-        params: std::collections::BTreeMap::new(),
-    };
-    target.create_index(&collection, &index).await.expect("indexed");
-    target.load_collection(&collection, PATIENCE).await.expect("loaded");
-    scene.assert_equal().await;
-    drop(daemon);
 }

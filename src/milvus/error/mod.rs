@@ -386,10 +386,15 @@ impl MilvusError {
         self.condition == Condition::Unexpected
     }
 
+    /// How long the server itself asks us to wait (`Retry-After`), within reason.
+    pub fn asked_to_wait(&self) -> Option<Duration> {
+        self.retry_after.map(|asked| asked.clamp(Duration::from_millis(100), RETRY_AFTER_MAX))
+    }
+
     /// How long to wait before the next attempt, when the server or the condition says so; else the caller's own backoff.
     pub fn retry_after(&self) -> Option<Duration> {
-        if let Some(asked) = self.retry_after {
-            return Some(asked.clamp(Duration::from_millis(100), RETRY_AFTER_MAX));
+        if let Some(asked) = self.asked_to_wait() {
+            return Some(asked);
         }
         match self.condition {
             Condition::RateLimited => Some(Duration::from_millis(500)),

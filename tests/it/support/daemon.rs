@@ -109,6 +109,13 @@ impl Daemon {
         http_get(self.admin_port, path).await
     }
 
+    /// A series of `/metrics` without labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.expect("an answer");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
     pub fn config(&self) -> &Path {
         &self.config
     }

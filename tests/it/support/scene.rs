@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
-use walvec::config::{self, Settings};
+use walvec::config::{self, Settings, Transport};
 use walvec::verify::{self, Verdict, VerifyOptions};
 
 use super::daemon::Daemon;
 use super::postgres::Database;
+use super::scripted::Scripted;
 use super::unique;
 use super::wait::until;
 
@@ -28,6 +29,8 @@ pub struct Scene {
     verify_source_url: String,
     verify_target_url: String,
     tables: Vec<String>,
+    /// More lines for the target's section.
+    pub target: String,
     /// More lines for the configuration, before the tables.
     pub extra: String,
     /// More lines for each table of it.
@@ -42,6 +45,22 @@ impl Scene {
         Scene::new(client, url, super::milvus::lite().await.url()).await
     }
 
+    /// A database in the shared cluster, and a scripted Milvus over that transport.
+    pub async fn scripted(major: u16, milvus: &Scripted, transport: Transport) -> Scene {
+        let database = Database::create(major).await;
+        let (url, client) = (database.url(), database.client);
+        Scene::over_scripted(client, url, milvus, transport).await
+    }
+
+    /// The same with a given source.
+    pub async fn over_scripted(client: Client, source_url: String, milvus: &Scripted, transport: Transport) -> Scene {
+        let mut scene = Scene::new(client, source_url, milvus.url()).await;
+        if transport == Transport::Rest {
+            scene.target = "transport = \"rest\"".to_owned();
+        }
+        scene
+    }
+
     /// Over given servers; `client` is a superuser's session in the database of `source_url`.
     pub async fn new(client: Client, source_url: String, target_url: String) -> Scene {
         Scene {
@@ -53,6 +72,7 @@ impl Scene {
             source_url,
             target_url,
             tables: Vec::new(),
+            target: String::new(),
             extra: String::new(),
             per_table: String::new(),
         }
@@ -86,8 +106,9 @@ impl Scene {
         let mut text = format!(
             "[source]\nurl = {source_url:?}\nslot = {slot:?}\npublication = {slot:?}\n\
              [target]\nurl = {target_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\
-             [state]\npath = {state:?}\n{extra}\n",
+             {target}\n[state]\npath = {state:?}\n{extra}\n",
             slot = self.slot,
+            target = self.target,
             extra = self.extra,
         );
         for table in &self.tables {

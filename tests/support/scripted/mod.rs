@@ -19,7 +19,7 @@ pub mod store;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -135,7 +135,7 @@ pub(crate) struct Shared {
     faults: Mutex<Faults>,
     quota: Mutex<Quota>,
     /// Writes that an answer gave up, to be applied when the test says so.
-    late: Mutex<Vec<Mutation>>,
+    late: Mutex<Vec<(Instant, Mutation)>>,
     calls: watch::Sender<HashMap<Operation, u64>>,
     /// Bodies over REST that the specification does not know.
     violations: Mutex<Vec<String>>,
@@ -188,12 +188,14 @@ impl Scripted {
         *lock(&self.shared.faults) = Faults::default();
     }
 
-    /// Apply the writes that were answered with a timeout, in the order in which they came.
-    pub fn release_late(&self) -> usize {
+    /// Apply the writes that were answered with a timeout, in the order in which they came. Those that came longer than `within`
+    /// ago are let go, as a server does whose deadline is over.
+    pub fn release_late(&self, within: Duration) {
         let late = std::mem::take(&mut *lock(&self.shared.late));
         let mut store = lock(&self.shared.store);
-        late.iter().for_each(|mutation| store.apply(mutation, None));
-        late.len()
+        for (_, mutation) in late.iter().filter(|(came, _)| came.elapsed() < within) {
+            store.apply(mutation, None);
+        }
     }
 
     /// Bytes of entities per second that upserts may bring, and of keys that deletes may.
@@ -272,7 +274,7 @@ impl Shared {
         let mutation = mutation?;
         match fault {
             Some(Fault::Late) => {
-                lock(&self.late).push(mutation);
+                lock(&self.late).push((Instant::now(), mutation));
                 return Err(Fault::Late.failure());
             }
             Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
