@@ -1,9 +1,10 @@
 //! A Milvus that acknowledges everything and keeps nothing: what walvec alone can do, without the server's cost.
 //!
-//! In: the RPCs of walvec's client, over plain HTTP/2 on a free port of 127.0.0.1. Out: success at once, and counts of what came.
+//! In: the RPCs and the REST routes of walvec's clients, on a free port of 127.0.0.1. Out: success at once, and counts of what came.
 //!
 //! It remembers the schemas of collections that are created, so that they can be described; it is loaded at once and always empty
-//! (a query finds nothing, a count is 0). Of an upsert it decodes no more than the number of entities, so in a process of its own or
+//! (a query finds nothing, a count is 0). Of an upsert it decodes no more than the number of entities (over REST it counts the
+//! members `id`), so in a process of its own or
 //! on a thread of its own it takes little from what is being measured.
 //!
 //! Not here: any check of what it gets. Nothing about correctness can be concluded from it.
@@ -16,9 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use prost::Message;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -53,6 +56,8 @@ struct Shared {
     deletes: AtomicU64,
     bytes: AtomicU64,
     schemas: Mutex<HashMap<String, wire::DescribeCollectionResponse>>,
+    /// By collection, the fields of a create over REST.
+    rest_schemas: Mutex<HashMap<String, Value>>,
     arrivals: Mutex<Option<Vec<(i64, Instant)>>>,
 }
 
@@ -140,6 +145,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         count.fetch_add(more, Ordering::Relaxed);
     };
     let path = request.uri().path().to_owned();
+    if let Some(route) = path.strip_prefix("/v2/vectordb/") {
+        return rest(&shared, route, request).await;
+    }
     match path.rsplit('/').next().unwrap_or_default() {
         "Upsert" if lock(&shared.arrivals).is_some() => {
             unary(request, move |message: wire::UpsertRequest, bytes| {
@@ -230,6 +238,63 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
         _ => unary(request, |_: Anything, _| Err::<wire::Status, _>(Status::unimplemented("discarded"))).await,
     }
+}
+
+/// REST v2: the same, with schemas as they were given.
+async fn rest(shared: &Shared, route: &str, request: Request) -> Response {
+    let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
+    let asked = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let name = |asked: &Value| asked["collectionName"].as_str().unwrap_or_default().to_owned();
+    let data = match route {
+        "entities/upsert" => {
+            let rows = memchr::memmem::find_iter(&body, b"{\"id\":").count();
+            shared.upserted(rows as u32, body.len() as u64);
+            json!({"upsertCount": rows})
+        }
+        "entities/delete" => {
+            shared.deletes.fetch_add(1, Ordering::Relaxed);
+            shared.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+            json!({})
+        }
+        "collections/create" => {
+            let asked = asked();
+            lock(&shared.rest_schemas).insert(name(&asked), asked["schema"]["fields"].clone());
+            json!({})
+        }
+        "collections/describe" => match lock(&shared.rest_schemas).get(&name(&asked())) {
+            Some(fields) => json!({"collectionName": name(&asked()), "shardsNum": 1, "fields": described(fields)}),
+            None => return json_response(&json!({"code": 100, "message": "collection not found"})),
+        },
+        "collections/drop" => {
+            lock(&shared.rest_schemas).remove(&name(&asked()));
+            json!({})
+        }
+        "collections/get_load_state" => json!({"loadState": "LoadStateLoaded"}),
+        "entities/query" if asked()["outputFields"] == json!(["count(*)"]) => json!([{"count(*)": 0}]),
+        "entities/query" | "indexes/list" | "collections/list" => json!([]),
+        _ if &body[..] == b"{}" => {
+            return json_response(&json!({"code": 1802, "message": "missing required parameters"}));
+        }
+        _ => json!({}),
+    };
+    json_response(&json!({"code": 0, "data": data}))
+}
+
+fn json_response(body: &Value) -> Response {
+    Response::new(Body::from(body.to_string()))
+}
+
+/// Fields as a describe gives them, of fields as a create takes them.
+fn described(fields: &Value) -> Value {
+    let field = |field: &Value| {
+        let params = field["elementTypeParams"].as_object().into_iter().flatten();
+        json!({
+            "name": field["fieldName"], "type": field["dataType"], "elementType": field["elementDataType"].as_str().unwrap_or(""),
+            "primaryKey": field["isPrimary"].as_bool().unwrap_or(false), "nullable": field["nullable"].as_bool().unwrap_or(false),
+            "params": params.map(|(key, value)| json!({"key": key, "value": value.to_string()})).collect::<Vec<_>>(),
+        })
+    };
+    Value::Array(fields.as_array().into_iter().flatten().map(field).collect())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

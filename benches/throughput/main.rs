@@ -1,7 +1,7 @@
 //! `cargo bench`: how fast, how small and how prompt the daemon is, next to the limit of PostgreSQL's own clients.
 //!
-//! A real PostgreSQL 18, the real `walvec` as a child process, and in place of Milvus a gRPC server that throws everything
-//! away: what is measured is walvec and the source. Limits are measured in the same run, in turn with the daemon: `psql`
+//! A real PostgreSQL 18, the real `walvec` as a child process, and in place of Milvus a server that throws everything away,
+//! over gRPC and over REST: what is measured is walvec and the source. Limits are measured in the same run, in turn with the daemon: `psql`
 //! with `COPY … (FORMAT binary)` for the copy, `pg_recvlogical` with the same options for the stream, both into
 //! /dev/null. Ratios are taken within a repetition; medians over repetitions.
 //!
@@ -99,10 +99,12 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
     for repetition in 1..=repetitions {
         eprintln!("repetition {repetition} of {repetitions}");
         if wanted(Scenario::Copy) {
-            scenarios::copy(&mut world, &mut results).await?;
+            scenarios::copy(&mut world, &mut results, "grpc").await?;
+            scenarios::copy(&mut world, &mut results, "rest").await?;
         }
         if wanted(Scenario::Drain) {
-            scenarios::drain(&mut world, &mut results).await?;
+            scenarios::drain(&mut world, &mut results, "grpc").await?;
+            scenarios::drain(&mut world, &mut results, "rest").await?;
         }
         if wanted(Scenario::Large) {
             scenarios::large(&mut world, &mut results).await?;

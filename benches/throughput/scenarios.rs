@@ -23,11 +23,12 @@ fn cpu(daemon: &Daemon, rows: u64) -> Outcome<f64> {
 
 /// From starting the daemon without a slot until the target has every row of `docs`; the limit reads the same over one
 /// connection. Then until `/readyz` says that the table follows.
-pub async fn copy(world: &mut World, results: &mut Results) -> Outcome<()> {
+pub async fn copy(world: &mut World, results: &mut Results, transport: &str) -> Outcome<()> {
+    let scenario = if transport == "rest" { "copy, REST" } else { "copy" };
     let rows = world.sizes.rows;
     let limit = world.limit("psql", &["-qc", "COPY docs TO STDOUT (FORMAT binary)"]).await?.as_secs_f64();
 
-    let setup = world.setup("docs")?;
+    let setup = world.setup("docs", transport)?;
     let before = world.discard.counts().rows;
     let mut daemon = setup.spawn()?;
     daemon.until("the first row is copied", world.discard.until_rows(before + 1)).await?;
@@ -42,21 +43,21 @@ pub async fn copy(world: &mut World, results: &mut Results) -> Outcome<()> {
     daemon.stop().await?;
     world.remove(setup).await?;
 
-    results.add("copy", "limit: psql COPY binary", "s", limit);
-    results.add("copy", "walvec, from its start", "s", wall);
-    results.add("copy", "of it, until the first row", "s", first.as_secs_f64());
-    results.add("copy", "walvec ÷ limit", "", wall / limit);
-    results.add("copy", "walvec rows", "1000/s", rows as f64 / wall / 1e3);
-    results.add("copy", "walvec CPU per 100k rows", "s", cpu);
-    results.add("copy", "walvec peak RSS", "MB", megabytes(peak));
-    results.add("copy", "last row copied → following", "ms", to_following.as_secs_f64() * 1e3);
+    results.add(scenario, "limit: psql COPY binary", "s", limit);
+    results.add(scenario, "walvec, from its start", "s", wall);
+    results.add(scenario, "of it, until the first row", "s", first.as_secs_f64());
+    results.add(scenario, "walvec ÷ limit", "", wall / limit);
+    results.add(scenario, "walvec rows", "1000/s", rows as f64 / wall / 1e3);
+    results.add(scenario, "walvec CPU per 100k rows", "s", cpu);
+    results.add(scenario, "walvec peak RSS", "MB", megabytes(peak));
+    results.add(scenario, "last row copied → following", "ms", to_following.as_secs_f64() * 1e3);
     Ok(())
 }
 
 /// A backlog of as many rows as `docs` has, in transactions of 1000, written while the daemon is stopped.
-pub async fn drain(world: &mut World, results: &mut Results) -> Outcome<()> {
+pub async fn drain(world: &mut World, results: &mut Results, transport: &str) -> Outcome<()> {
     let rows = world.sizes.rows;
-    let drained = backlog(world, "backlog", rows + 1, async |world| {
+    let drained = backlog(world, "backlog", transport, rows + 1, async |world| {
         for first in (1..=rows).step_by(TRANSACTION_ROWS as usize) {
             let sql = "INSERT INTO backlog SELECT * FROM docs WHERE id >= $1 AND id < $2";
             world.client.execute(sql, &[&(first as i64), &((first + TRANSACTION_ROWS) as i64)]).await?;
@@ -64,14 +65,14 @@ pub async fn drain(world: &mut World, results: &mut Results) -> Outcome<()> {
         Ok("INSERT INTO backlog SELECT 0, title, meta, embedding FROM docs WHERE id = 1")
     })
     .await?;
-    drained.add("drain", results);
+    drained.add(if transport == "rest" { "drain, REST" } else { "drain" }, results);
     Ok(())
 }
 
 /// One transaction of small rows: memory must not grow with it.
 pub async fn large(world: &mut World, results: &mut Results) -> Outcome<()> {
     let rows = world.sizes.small_rows;
-    let drained = backlog(world, "small", rows + 1, async |world| {
+    let drained = backlog(world, "small", "grpc", rows + 1, async |world| {
         let sql =
             "INSERT INTO small SELECT id, id % 1000, ARRAY[id % 7, 1]::int[]::vector FROM generate_series(1::bigint, $1) id";
         world.client.execute(sql, &[&(rows as i64)]).await?;
@@ -109,11 +110,12 @@ impl Drained {
 async fn backlog(
     world: &mut World,
     table: &str,
+    transport: &str,
     rows: u64,
     write: impl AsyncFnOnce(&World) -> Outcome<&'static str>,
 ) -> Outcome<Drained> {
     world.client.batch_execute(&format!("TRUNCATE {table}")).await?;
-    let setup = world.setup(table)?;
+    let setup = world.setup(table, transport)?;
     let mut daemon = setup.spawn()?;
     daemon.ready().await?;
     daemon.stop().await?;
@@ -154,7 +156,7 @@ pub async fn latency(world: &mut World, results: &mut Results) -> Outcome<()> {
     // The tables of the other scenarios are on their way to the disk for a minute: a flush of ours would wait behind them.
     world.client.batch_execute("CHECKPOINT").await?;
     std::process::Command::new("sync").status()?;
-    let setup = world.setup("ticks")?;
+    let setup = world.setup("ticks", "grpc")?;
     let mut daemon = setup.spawn()?;
     daemon.ready().await?;
     let all = world.discard.counts().rows + changes;
@@ -198,7 +200,7 @@ pub async fn latency(world: &mut World, results: &mut Results) -> Outcome<()> {
 
 /// Following, and nothing happens.
 pub async fn idle(world: &mut World, results: &mut Results) -> Outcome<()> {
-    let setup = world.setup("ticks")?;
+    let setup = world.setup("ticks", "grpc")?;
     let mut daemon = setup.spawn()?;
     daemon.ready().await?;
     let before = daemon.usage()?;

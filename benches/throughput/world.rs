@@ -66,7 +66,7 @@ impl World {
     }
 
     /// A slot, a publication, a state and a configuration of their own for one table.
-    pub fn setup(&mut self, table: &str) -> Outcome<Setup> {
+    pub fn setup(&mut self, table: &str, transport: &str) -> Outcome<Setup> {
         self.setups += 1;
         let name = format!("bench_{}", self.setups);
         let directory = self.scratch.path().join(&name);
@@ -75,7 +75,7 @@ impl World {
         let configuration = format!(
             "[source]\nurl = \"postgresql://{user}@{host}:{port}/postgres\"\npassword = {{ env = \"{PASSWORD}\" }}\n\
              slot = \"{name}\"\npublication = \"{name}\"\n\
-             [target]\nurl = \"{target}\"\n[state]\npath = \"{state}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
+             [target]\nurl = \"{target}\"\ntransport = \"{transport}\"\n[state]\npath = \"{state}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
              [[table]]\nname = \"public.{table}\"\nindex = \"none\"\n",
             user = self.postgres.user(),
             host = self.postgres.host(),

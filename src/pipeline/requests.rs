@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::change::TableId;
@@ -44,7 +45,12 @@ pub(super) struct Target {
     /// What the target last complained about, for people; `None` when it answered since.
     pub(super) trouble: tokio::sync::watch::Sender<Option<Trouble>>,
     pub(super) pace: Arc<Pace>,
+    /// When the log was told last that the target takes nothing: a storm is not a line for each gust.
+    pub(super) told_at: AtomicU64,
 }
+
+/// Milliseconds between two such lines.
+const TOLD_INTERVAL: u64 = 10_000;
 
 /// The target takes no writes.
 #[derive(Clone, Debug)]
@@ -333,7 +339,9 @@ impl Target {
     }
 
     pub(super) fn complain(&self, collection: &str, error: &MilvusError) {
-        let loud = error.condition() != Condition::RateLimited;
+        let now = self.clock.now();
+        let told_at = self.told_at.load(Ordering::Relaxed);
+        let loud = error.condition() != Condition::RateLimited && (told_at == 0 || now >= told_at + TOLD_INTERVAL);
         let new = self.trouble.send_if_modified(|trouble| {
             let before = trouble.take();
             let was_loud = before.as_ref().is_some_and(|before| before.loud);
@@ -346,6 +354,7 @@ impl Target {
             loud && !was_loud
         });
         if new {
+            self.told_at.store(now.max(1), Ordering::Relaxed);
             tracing::warn!(
                 collection,
                 error = error as &dyn std::error::Error,
@@ -558,6 +567,7 @@ mod tests {
             margin: Duration::from_millis(40),
             trouble: tokio::sync::watch::Sender::new(None),
             pace: Arc::new(Pace::new(None, None)),
+            told_at: AtomicU64::new(0),
         };
         (milvus, target)
     }

@@ -339,5 +339,6 @@ fn target(process: &Process, plan: &Plan) -> Target {
         margin: settings.late_margin,
         trouble: process.trouble.clone(),
         pace: Arc::clone(&process.pace),
+        told_at: std::sync::atomic::AtomicU64::new(0),
     }
 }

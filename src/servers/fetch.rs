@@ -132,6 +132,11 @@ impl Cache {
             .map_err(|source| ServerError::Cache { path, source })
     }
 
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory that holds `package`; downloads it if it is not there, or waits for the process that does.
     pub async fn tree(&self, package: Package) -> Result<PathBuf, ServerError> {
         let recipe = package.recipe();

@@ -13,6 +13,7 @@
 //! quota            a target that limits the rate, is slow, or denies writes
 //! verify           what it finds, and what it must not take for a difference
 //! check            what it finds before anything is touched, and that it touches nothing
+//! vendor_clients   the vendor's own clients against the scripted Milvus, and against real ones for comparison
 //! workload         the writers of the demo
 //! bench_server     the discarding server of the benches
 //! layering         who may import whom, read from the source
@@ -33,6 +34,7 @@ mod snapshot;
 mod streaming;
 mod support;
 mod types;
+mod vendor_clients;
 mod verify;
 mod workload;
 

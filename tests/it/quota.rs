@@ -7,6 +7,7 @@ use walvec::config::Transport;
 use crate::support::scene::{PATIENCE, Scene, insert};
 use crate::support::scripted::faults::{Fault, When};
 use crate::support::scripted::{Operation, Options, Scripted, Version};
+use crate::support::wait::until;
 
 const MB: f64 = 1_048_576.0;
 
@@ -46,6 +47,34 @@ async fn a_backlog_at_the_quota_over_grpc() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_at_the_quota_over_rest() {
     a_backlog_at_the_quota(Transport::Rest).await;
+}
+
+/// A whole minute at the quota of a serverless cluster, for the figures of `docs/performance.md`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes more than a minute; run by hand, in a release build"]
+async fn a_minute_at_the_quota() {
+    for transport in [Transport::Grpc, Transport::Rest] {
+        let milvus = Scripted::start(Options::default()).await;
+        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let table = scene.documents(768).await;
+        // 3.1 KB a row: more than a minute's worth of 10 MiB/s.
+        for at in 0..10 {
+            scene.insert(&table, at * 22_000 + 1, (at + 1) * 22_000, 768).await;
+        }
+        milvus.limit(Some(10.0 * MB), Some(0.5 * MB));
+        let daemon = scene.start();
+        let begin = Instant::now();
+        tokio::time::sleep(Duration::from_secs(5)).await; // the quota's first second, and what is found out in it
+        let before = milvus.usage();
+        let from = Instant::now();
+        tokio::time::sleep(Duration::from_secs(60).saturating_sub(begin.elapsed())).await;
+        let after = milvus.usage();
+        let used = (after.upsert_bytes - before.upsert_bytes) as f64 / from.elapsed().as_secs_f64() / (10.0 * MB);
+        let requests = after.granted + after.refused;
+        println!("{transport:?}: {:.1} % of the quota, {} of {requests} requests refused", used * 100.0, after.refused);
+        assert!(used >= 0.95 && after.refused * 100 < requests, "{after:?}");
+        drop(daemon);
+    }
 }
 
 /// With the plan's quota known, no request is refused at all.
@@ -93,18 +122,19 @@ async fn a_storm_of_faults_ends_equal_over_both_transports() {
         scene.insert(&table, 1, 300, 600).await;
         let mut daemon = scene.started().await;
         for (every, fault) in [
-            (3, Fault::Refuse(8, "rate limit exceeded[rate=1]")),
             (7, Fault::Late),
             (5, Fault::Half(1302, "some shards failed")),
             (4, Fault::ResetAfter),
             (11, Fault::ResetBefore),
             (13, Fault::Gateway { status: 503, retry_after: Some(1) }),
         ] {
+            milvus.limit(Some(2.0 * MB), Some(0.5 * MB));
             milvus.fail(Operation::Upsert, When::Every(every), fault.clone());
             milvus.fail(Operation::Delete, When::Every(every), fault);
         }
-        for round in 0..30 {
+        for round in 0..10 {
             let at = round * 10;
+            let calls = milvus.calls(Operation::Upsert);
             scene
                 .sql(&format!(
                     "{}; update {table} set n = n + 1 where id % 5 = {}; delete from {table} where id = {at}; \
@@ -113,12 +143,13 @@ async fn a_storm_of_faults_ends_equal_over_both_transports() {
                     round % 5
                 ))
                 .await;
-            if round % 10 == 9 {
+            // Without a pause all of it would be coalesced into a few requests.
+            until("another request", PATIENCE, async || (milvus.calls(Operation::Upsert) > calls).then_some(())).await;
+            if round % 3 == 2 {
                 // What was answered with a timeout lands now, within its deadline.
                 milvus.release_late(Duration::from_secs(3));
             }
         }
-        scene.caught_up(&mut daemon).await;
         milvus.heal();
         scene.converged(&mut daemon).await;
         assert!(daemon.running());

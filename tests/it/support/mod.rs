@@ -5,6 +5,7 @@
 //! daemon     the built binary as a child, to be killed
 //! scripted   a Milvus of our own, with REST, any version and faults
 //! unary      one gRPC call, served
+//! vendor     the vendor's own clients, as children
 //! proxy      a TCP line that can be cut, stalled, slowed and refused
 //! wait       named conditions with a deadline; there is no other waiting
 #![allow(dead_code)] // each test file takes what it needs
@@ -18,6 +19,7 @@ pub mod scene;
 pub mod scripted;
 #[path = "../../support/unary.rs"]
 pub mod unary;
+pub mod vendor;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};

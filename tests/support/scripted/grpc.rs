@@ -300,15 +300,33 @@ async fn command<Asked: Message + Default + 'static>(
     .await
 }
 
-async fn acknowledged(result: Result<usize, Failure>) -> Result<wire::StatusResponse, Status> {
-    match result {
-        Ok(_) => Ok(wire::StatusResponse { status: ok() }),
-        Err(Failure::Hang) => std::future::pending().await,
-        Err(failure) => broken(failure).map(|status| wire::StatusResponse { status: Some(status) }),
-    }
+/// walvec's own client looks at the status alone.
+#[derive(Clone, PartialEq, Message)]
+struct MutationResult {
+    #[prost(message, optional, tag = "1")]
+    status: Option<wire::Status>,
+    #[prost(int64, tag = "6")]
+    insert_cnt: i64,
+    #[prost(int64, tag = "7")]
+    delete_cnt: i64,
+    #[prost(int64, tag = "8")]
+    upsert_cnt: i64,
 }
 
-async fn upsert(shared: Arc<Shared>, asked: wire::UpsertRequest, size: u64) -> Result<wire::StatusResponse, Status> {
+async fn acknowledged(operation: Operation, result: Result<usize, Failure>) -> Result<MutationResult, Status> {
+    let status = match result {
+        Ok(count) => {
+            let (count, upserts) = (count as i64, operation == Operation::Upsert);
+            let [upsert_cnt, delete_cnt] = if upserts { [count, 0] } else { [0, count] };
+            return Ok(MutationResult { status: ok(), insert_cnt: upsert_cnt, delete_cnt, upsert_cnt });
+        }
+        Err(Failure::Hang) => std::future::pending().await,
+        Err(failure) => broken(failure)?,
+    };
+    Ok(MutationResult { status: Some(status), ..Default::default() })
+}
+
+async fn upsert(shared: Arc<Shared>, asked: wire::UpsertRequest, size: u64) -> Result<MutationResult, Status> {
     if size > MESSAGE_MAX {
         return Err(Status::resource_exhausted(format!(
             "grpc: received message larger than max ({size} vs. {MESSAGE_MAX})"
@@ -322,10 +340,10 @@ async fn upsert(shared: Arc<Shared>, asked: wire::UpsertRequest, size: u64) -> R
         let bytes = batch.as_ref().map_or(0, |batch| batch.rows.iter().map(|row| counted(row)).sum());
         (batch.and_then(|batch| store.upsert(&asked.collection_name, batch)), bytes)
     };
-    acknowledged(shared.write(Operation::Upsert, mutation, bytes).await).await
+    acknowledged(Operation::Upsert, shared.write(Operation::Upsert, mutation, bytes).await).await
 }
 
-async fn delete(shared: Arc<Shared>, asked: wire::DeleteRequest) -> Result<wire::StatusResponse, Status> {
+async fn delete(shared: Arc<Shared>, asked: wire::DeleteRequest) -> Result<MutationResult, Status> {
     let bytes = asked.expr.len();
     let mutation = {
         let store = lock(&shared.store);
@@ -334,7 +352,7 @@ async fn delete(shared: Arc<Shared>, asked: wire::DeleteRequest) -> Result<wire:
             Err(complaint) => store.resolve(&asked.collection_name).and(refuse(1100, complaint)),
         }
     };
-    acknowledged(shared.write(Operation::Delete, mutation, bytes).await).await
+    acknowledged(Operation::Delete, shared.write(Operation::Delete, mutation, bytes).await).await
 }
 
 fn query(shared: &Shared, asked: wire::QueryRequest) -> Result<wire::QueryResults, Refusal> {
@@ -360,7 +378,10 @@ fn query(shared: &Shared, asked: wire::QueryRequest) -> Result<wire::QueryResult
         return Ok(wire::QueryResults { status: ok(), fields_data: vec![data] });
     }
     let mut fields_data = Vec::new();
-    for name in &asked.output_fields {
+    // The key is in every answer, asked for or not.
+    let primary = &collection.fields[collection.primary()].name;
+    let hidden = Some(primary).filter(|name| !asked.output_fields.contains(name));
+    for name in asked.output_fields.iter().chain(hidden) {
         let Some(at) = collection.fields.iter().position(|field| field.name == *name) else {
             return refuse(1100, format!("field {name} not exist"));
         };
@@ -562,14 +583,13 @@ fn values(scalars: Option<wire::ScalarField>, vectors: Option<wire::VectorField>
     rows.into_iter().map(|row| Datum::Array(values(Some(row), None))).collect()
 }
 
-/// Values of one field as a column of an answer.
+/// Values of one field as a column of an answer: scalars at full length, with a filler under each NULL.
 fn column(field: &Field, values: Vec<Datum>) -> wire::FieldData {
     let valid_data: Bytes = if field.nullable {
         values.iter().map(|value| u8::from(*value != Datum::Null)).collect()
     } else {
         Bytes::new()
     };
-    let present: Vec<Datum> = values.into_iter().filter(|value| *value != Datum::Null).collect();
     let mut data = wire::FieldData {
         data_type: field.data_type as i32,
         field_name: field.name.clone(),
@@ -577,7 +597,7 @@ fn column(field: &Field, values: Vec<Datum>) -> wire::FieldData {
         ..Default::default()
     };
     if store::is_vector(field.data_type) {
-        let packed: Vec<u8> = present
+        let packed: Vec<u8> = values
             .iter()
             .flat_map(|value| if let Datum::Vector(floats) = value { floats.as_slice() } else { &[] })
             .flat_map(|float| float.to_le_bytes())
@@ -585,13 +605,13 @@ fn column(field: &Field, values: Vec<Datum>) -> wire::FieldData {
         let float_vector = Some(wire::PackedArray { data: packed.into() });
         data.vectors = Some(wire::VectorField { dim: field.dim.unwrap_or(0) as i64, float_vector });
     } else {
-        data.scalars = Some(scalars(field.data_type, field.element_type, present));
+        data.scalars = Some(scalars(field.data_type, field.element_type, values));
     }
     data
 }
 
 fn scalars(data_type: DataType, element: Option<DataType>, values: Vec<Datum>) -> wire::ScalarField {
-    let ints = || values.iter().filter_map(|value| if let Datum::Int(number) = value { Some(*number) } else { None });
+    let ints = || values.iter().map(|value| if let Datum::Int(number) = value { *number } else { 0 });
     let texts = || {
         let text = |value: &Datum| match value {
             Datum::Text(text) | Datum::Json(text) => Bytes::from(text.clone()),

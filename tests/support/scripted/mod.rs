@@ -27,7 +27,6 @@ use axum::response::Response;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -136,7 +135,7 @@ pub(crate) struct Shared {
     quota: Mutex<Quota>,
     /// Writes that an answer gave up, to be applied when the test says so.
     late: Mutex<Vec<(Instant, Mutation)>>,
-    calls: watch::Sender<HashMap<Operation, u64>>,
+    calls: Mutex<HashMap<Operation, u64>>,
     /// Bodies over REST that the specification does not know.
     violations: Mutex<Vec<String>>,
 }
@@ -152,7 +151,7 @@ impl Scripted {
             faults: Mutex::default(),
             quota: Mutex::default(),
             late: Mutex::default(),
-            calls: watch::Sender::default(),
+            calls: Mutex::default(),
             violations: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
@@ -209,14 +208,9 @@ impl Scripted {
         lock(&self.shared.quota).usage
     }
 
-    /// Wait until so many requests of the kind have come.
-    pub async fn called(&self, operation: Operation, times: u64) {
-        let mut calls = self.shared.calls.subscribe();
-        calls.wait_for(|calls| calls.get(&operation).copied().unwrap_or(0) >= times).await.expect("we hold the sender");
-    }
-
+    /// Requests of the kind that have come.
     pub fn calls(&self, operation: Operation) -> u64 {
-        self.shared.calls.borrow().get(&operation).copied().unwrap_or(0)
+        lock(&self.shared.calls).get(&operation).copied().unwrap_or(0)
     }
 
     /// Bodies that REST's specification does not know, with what is wrong with each.
@@ -250,7 +244,7 @@ impl Shared {
     }
 
     fn fault(&self, operation: Operation, keys: &[Key]) -> Option<Fault> {
-        self.calls.send_modify(|calls| *calls.entry(operation).or_default() += 1);
+        *lock(&self.calls).entry(operation).or_default() += 1;
         lock(&self.faults).strike(operation, keys)
     }
 

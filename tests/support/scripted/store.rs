@@ -335,9 +335,7 @@ impl Store {
                 }
             }
             Datum::Array(elements) => {
-                if field.max_capacity.is_some_and(|max| elements.len() > max) {
-                    return refuse(1100, format!("the length ({}) of {name} exceeds max capacity", elements.len()));
-                }
+                // The capacity is not looked at before 3.0: an upsert may bring more elements (seen in 2.3.5).
                 let element = Field { nullable: false, max_capacity: None, ..field.clone() };
                 elements.iter().try_for_each(|value| self.judge(&element, value, row))
             }
