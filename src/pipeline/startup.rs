@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::change::{Lsn, Oid, TableId};
 use crate::checkpoint::{BlockRange, LeafState, SlotIntent, TableState};
-use crate::config::Settings;
+use crate::config::{Settings, Transport};
 use crate::engine::{Engine, EngineSettings, Start, TableStart};
 use crate::milvus::ServerInfo;
 use crate::plan::{self, Plan, TablePlan};
@@ -73,7 +73,11 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         EngineSettings {
             lanes: pipeline.lanes,
             request_rows_max: pipeline.request_rows_max,
-            request_bytes_max: pipeline.request_bytes_max,
+            request_bytes_max: match settings.target.transport {
+                Transport::Grpc => pipeline.request_bytes_max,
+                // Rows are counted as columns; as JSON they are about three times as large.
+                Transport::Rest => pipeline.request_bytes_max / 3,
+            },
             touched_bytes_max: pipeline.touched_bytes_max,
             memory_bytes: pipeline.memory_bytes,
             fetch_retry_ms: FETCH_RETRY_MS,

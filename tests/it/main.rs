@@ -18,6 +18,8 @@
 //! bench_server     the discarding server of the benches
 //! layering         who may import whom, read from the source
 //! dashboards       names on dashboards, in alerts and in the document exist
+#![allow(clippy::duplicate_mod)] // the same tests run over two targets: see `rest`
+
 mod bench_server;
 mod check;
 mod dashboards;

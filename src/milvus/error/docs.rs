@@ -39,7 +39,7 @@ Numbers marked * were seen from a real server by walvec's tests (Milvus 2.3.5, M
 the servers' sources and documents. walvec's own exit codes are in [exit-codes.md](exit-codes.md).
 ";
 
-/// Seen from Milvus 2.3.5 or Milvus Lite 3.2.2 in `tests/it/milvus_contract.rs` and `tests/it/target_tls.rs`.
+/// Seen from Milvus 2.3.5 or Milvus Lite 3.2.2 in `tests/it/milvus_contract.rs` and `vendor_clients.rs`.
 const SEEN: &[i32] = &[100, 101, 700, 1100, 65535];
 const SEEN_LITE: &[i32] = &[1, 6, 35];
 

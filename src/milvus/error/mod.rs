@@ -242,9 +242,9 @@ pub struct MilvusError {
     code: Option<i32>,
     /// The HTTP status, where no body of Milvus came with it.
     http_status: Option<u16>,
-    /// How long the server asks us to wait.
-    retry_after: Option<Duration>,
-    reason: String,
+    /// How long the server asks us to wait, in milliseconds.
+    retry_after: Option<u32>,
+    reason: Box<str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -339,7 +339,8 @@ impl MilvusError {
                 ..MilvusError::new(Condition::of_http(status), during, message)
             },
         };
-        MilvusError { retry_after, ..error }
+        let millis = |wait: Duration| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        MilvusError { retry_after: retry_after.map(millis), ..error }
     }
 
     /// No answer over REST: no connection, a broken one, or time that ran out.
@@ -388,7 +389,8 @@ impl MilvusError {
 
     /// How long the server itself asks us to wait (`Retry-After`), within reason.
     pub fn asked_to_wait(&self) -> Option<Duration> {
-        self.retry_after.map(|asked| asked.clamp(Duration::from_millis(100), RETRY_AFTER_MAX))
+        let asked = Duration::from_millis(self.retry_after?.into());
+        Some(asked.clamp(Duration::from_millis(100), RETRY_AFTER_MAX))
     }
 
     /// How long to wait before the next attempt, when the server or the condition says so; else the caller's own backoff.
@@ -533,13 +535,13 @@ fn condition_of_status(status: &Status) -> Condition {
 }
 
 /// At most `REASON_BYTES_MAX` bytes, cut between characters.
-fn shorten(mut text: String) -> String {
+fn shorten(mut text: String) -> Box<str> {
     if text.len() > REASON_BYTES_MAX {
         let end = (0..=REASON_BYTES_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
-    text
+    text.into_boxed_str()
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{KnownSchemas, MilvusOptions, configuration};
-use super::error::{Condition, MilvusError};
+use super::error::{Class, Condition, MilvusError};
 use super::page::Page;
 use super::{
     CollectionSchema, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo, columns,
@@ -157,12 +157,13 @@ impl RestClient {
         self.ask(route, collection, Value::Object(body).to_string().into_bytes()).await
     }
 
-    /// Does the server know this route? It must refuse an empty body, so nothing is done.
+    /// Does the server know this route? It must refuse an empty body, so nothing is done; any number of its own tells that the
+    /// route is there.
     async fn has_route(&self, route: &'static str) -> Result<bool, MilvusError> {
         match self.post(route, "{}").await {
             Ok(_) => Ok(true),
             Err(error) if error.condition() == Condition::Unsupported && error.code().is_none() => Ok(false),
-            Err(error) if error.condition() == Condition::Refused => Ok(true),
+            Err(error) if error.code().is_some() && error.class() != Class::Retry => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::milvus::{Class, ColumnData};
+use crate::milvus::ColumnData;
 
 /// Answers in turn; afterwards code 0. What came: route, headers, body.
 #[derive(Default)]
