@@ -168,8 +168,9 @@ impl Budget {
     /// The request was refused for its rate, nothing of it was taken: seconds until it may be tried again.
     fn refuse(&mut self, now: f64, bytes: f64, asked: Option<f64>) -> f64 {
         self.tokens += bytes;
-        // Refused again with nothing in between: the limiter is still in debt for a large request. That measures nothing.
-        if self.acknowledged > 0.0 || self.found.is_none() {
+        // Refused with nothing acknowledged before: the limiter is in debt for a large request, whose answer may still be on
+        // its way. That measures nothing.
+        if self.acknowledged > 0.0 {
             let full = if self.fresh { BUCKET } else { 0.0 };
             let window = now - self.since;
             let measured = self.acknowledged / (window + full).max(0.05);
