@@ -7,7 +7,8 @@
 //! timeline                            u32
 //! checkpoint, sent_limit              u64
 //! clean_stop, intent                  empty, u8
-//! t 0 name                            u8 copied, u32 oid, u32 number of leaves, their u32 oids, collection (text)
+//! t 0 name                            u8 copied, u32 oid, u32 number of leaves, their u32 oids, collection (text),
+//!                                     then, if it was written: 0, row filter (empty: none), and 0, name for each column of the key
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
 //! d 0 name 0 leaf chunk               empty: the chunk is done
@@ -63,6 +64,8 @@ pub(super) struct TableRecord {
     pub copied: bool,
     pub leaves: Vec<Oid>,
     pub collection: String,
+    pub row_filter: Option<String>,
+    pub key: Vec<String>,
 }
 
 impl TableRecord {
@@ -72,6 +75,11 @@ impl TableRecord {
         bytes.extend((self.leaves.len() as u32).to_be_bytes());
         bytes.extend(self.leaves.iter().flat_map(|leaf| leaf.to_be_bytes()));
         bytes.extend(self.collection.as_bytes());
+        let filter = self.row_filter.as_deref().unwrap_or_default();
+        for text in std::iter::once(filter).chain(self.key.iter().map(String::as_str)) {
+            bytes.push(0);
+            bytes.extend(text.as_bytes());
+        }
         bytes
     }
 
@@ -85,8 +93,11 @@ impl TableRecord {
             leaves.push(leaf);
             rest = after;
         }
-        let collection = std::str::from_utf8(rest).ok()?.to_owned();
-        (copied <= 1).then_some(TableRecord { oid, copied: copied == 1, leaves, collection })
+        let mut texts = std::str::from_utf8(rest).ok()?.split('\0').map(str::to_owned);
+        let collection = texts.next()?;
+        let row_filter = texts.next().filter(|filter| !filter.is_empty());
+        let key = texts.collect();
+        (copied <= 1).then_some(TableRecord { oid, copied: copied == 1, leaves, collection, row_filter, key })
     }
 }
 

@@ -85,6 +85,10 @@ pub struct TableState {
     pub oid: Oid,
     /// The collection that it was copied into.
     pub collection: String,
+    /// The row filter that it was copied with, as PostgreSQL prints it.
+    pub row_filter: Option<String>,
+    /// The columns that its entities have their keys from; empty when a version wrote it that did not say.
+    pub key: Vec<String>,
     /// Every chunk is at the target.
     pub copied: bool,
     /// In the order they were given.

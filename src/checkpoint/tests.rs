@@ -22,7 +22,14 @@ fn leaf(oid: Oid, chunks: u32) -> LeafState {
 }
 
 fn table(leaves: Vec<LeafState>) -> TableState {
-    TableState { oid: 7, collection: "docs".into(), copied: false, leaves }
+    TableState {
+        oid: 7,
+        collection: "docs".into(),
+        row_filter: Some("(n > 1)".into()),
+        key: vec!["tenant".into(), "id".into()],
+        copied: false,
+        leaves,
+    }
 }
 
 /// The directory as a killed process would leave it, while the store is still open.

@@ -44,6 +44,8 @@ struct Known {
 struct TableInfo {
     oid: Oid,
     collection: String,
+    row_filter: Option<String>,
+    key: Vec<String>,
     leaves: Vec<Oid>,
     copied: bool,
 }
@@ -204,8 +206,9 @@ impl Writer {
             }
             Operation::PutTable { name, table } => {
                 self.remove_table(&name, known, writes)?;
-                let TableState { oid, collection, copied, leaves } = table;
-                let info = TableInfo { oid, collection, copied, leaves: leaves.iter().map(|leaf| leaf.oid).collect() };
+                let TableState { oid, collection, row_filter, key, copied, leaves } = table;
+                let oids = leaves.iter().map(|leaf| leaf.oid).collect();
+                let info = TableInfo { oid, collection, row_filter, key, copied, leaves: oids };
                 known.tables.insert(name.clone(), (info, BTreeMap::new()));
                 for leaf in leaves {
                     put_leaf(&name, leaf, known, writes)?;
@@ -332,8 +335,8 @@ impl Writer {
             let name = name.ok_or_else(|| damaged("a table's name"))?;
             let record = TableRecord::decode(&value).ok_or_else(|| damaged("a table's record"))?;
             let leaves = record.leaves.iter().map(|&leaf| self.read_leaf(name, leaf)).collect::<Result<_, _>>()?;
-            let TableRecord { oid, copied, collection, .. } = record;
-            tables.insert(name.to_owned(), TableState { oid, collection, copied, leaves });
+            let TableRecord { oid, copied, collection, row_filter, key, .. } = record;
+            tables.insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, leaves });
         }
         Ok(Saved { source, intent, clean_stop, tables })
     }
@@ -363,8 +366,9 @@ impl Writer {
 
 fn put_table_record(name: &str, known: &Known, writes: &mut Writes) {
     let Some((info, _)) = known.tables.get(name) else { return };
-    let TableInfo { oid, copied, leaves, collection } = info.clone();
-    writes.put(codec::table_key(name), TableRecord { oid, copied, leaves, collection }.encode());
+    let TableInfo { oid, copied, leaves, collection, row_filter, key } = info.clone();
+    let record = TableRecord { oid, copied, leaves, collection, row_filter, key };
+    writes.put(codec::table_key(name), record.encode());
 }
 
 fn put_leaf(name: &str, leaf: LeafState, known: &mut Known, writes: &mut Writes) -> Result<(), StoreError> {
@@ -412,7 +416,8 @@ impl Known {
             let counts = table.leaves.iter().map(|leaf| (leaf.oid, leaf.ranges.len() as u32)).collect();
             let leaves = table.leaves.iter().map(|leaf| leaf.oid).collect();
             let TableState { oid, copied, .. } = *table;
-            (name.clone(), (TableInfo { oid, collection: table.collection.clone(), leaves, copied }, counts))
+            let (collection, row_filter, key) = (table.collection.clone(), table.row_filter.clone(), table.key.clone());
+            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied }, counts))
         });
         Known { source: saved.source, tables: tables.collect() }
     }

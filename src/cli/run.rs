@@ -72,7 +72,10 @@ pub(super) fn exit(error: &RunError) -> Exit {
         | RunError::NoSlot { .. }
         | RunError::Gate(_) => Exit::Source,
         RunError::NoSuchTable { .. } | RunError::NoTables | RunError::Plan(_) => Exit::Tables,
-        RunError::TargetSettings(_) | RunError::CollectionChanged { .. } => Exit::Configuration,
+        RunError::LeftPublication { .. } | RunError::FilterChanged { .. } => Exit::Source,
+        RunError::TargetSettings(_) | RunError::CollectionChanged { .. } | RunError::KeyChanged { .. } => {
+            Exit::Configuration
+        }
         RunError::TargetUnreachable(_) if error.is_transient() => Exit::Temporary,
         RunError::TargetUnreachable(_) | RunError::Collection(_) | RunError::Target(_) => Exit::Target,
         RunError::Recreated { .. } | RunError::State(_) => Exit::State,

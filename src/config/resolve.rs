@@ -431,6 +431,22 @@ impl Resolver<'_> {
             Some(Index::Auto) | None => IndexSetting::Auto,
             Some(Index::None) => IndexSetting::None,
         };
+        let filter = table.r#where.map(|condition| {
+            if condition.get_ref().trim().is_empty() || condition.get_ref().contains('\0') {
+                self.at(&condition, "table.where", "is no SQL condition such as \"tenant = 7\"");
+            }
+            condition.into_inner()
+        });
+        let key = table.key.map(|key| {
+            let columns: BTreeSet<&String> = key.get_ref().iter().collect();
+            if columns.is_empty() || columns.len() < key.get_ref().len() {
+                self.at(&key, "table.key", "names no column, or one twice; leave it out to use the primary key");
+            }
+            key.into_inner()
+        });
+        let generated = self.word(&table.generated, "table.generated", &[("skip", false), ("reread", true)]);
+        let removed = [("stop", false), ("keep", true)];
+        let removed = self.word(&table.partition_removed, "table.partition_removed", &removed);
         let metrics = [("COSINE", "COSINE"), ("L2", "L2"), ("IP", "IP")];
         let metric = table.metric.and_then(|metric| self.word(&metric, "table.metric", &metrics)).map(str::to_owned);
         let num_shards = table.num_shards.map(|shards| self.count(&shards, "table.num_shards", 1, 64));
@@ -440,6 +456,12 @@ impl Resolver<'_> {
             collection: table.collection.map(Spanned::into_inner),
             include,
             exclude,
+            filter,
+            key,
+            auto_id: table.auto_id,
+            only: table.only,
+            reread_generated: generated.unwrap_or(false),
+            keep_removed_partitions: removed.unwrap_or(false),
             index,
             metric,
             num_shards,

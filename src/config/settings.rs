@@ -208,6 +208,17 @@ pub struct TableSettings {
     /// Columns to take; `None` = all.
     pub include: Option<Vec<String>>,
     pub exclude: Vec<String>,
+    /// SQL condition: only rows for which it is true.
+    pub filter: Option<String>,
+    /// Columns that are the key instead of the primary key's.
+    pub key: Option<Vec<String>>,
+    pub auto_id: bool,
+    /// Its own rows only, not those of tables that inherit from it.
+    pub only: bool,
+    /// Read generated columns again that the stream does not carry, instead of leaving them out.
+    pub reread_generated: bool,
+    /// Rows of a partition that is no longer one stay in the collection; else the table stops.
+    pub keep_removed_partitions: bool,
     pub index: IndexSetting,
     /// `metric_type` to use instead of the one found: `COSINE`, `L2` or `IP`.
     pub metric: Option<String>,

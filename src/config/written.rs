@@ -196,6 +196,25 @@ pub struct Table {
     /// `{ include = ["a", "b"] }` or `{ exclude = ["c"] }`. Default: every column.
     #[serde(default)]
     pub columns: Option<Spanned<Columns>>,
+    /// Only rows for which this SQL condition over the table's columns is true. It becomes the row filter of the
+    /// publication, or must be the one that is there. PostgreSQL 15 and newer. Default: the publication's, else every row.
+    pub r#where: Option<Spanned<String>>,
+    /// Columns that are the key: a unique index on exactly these and NOT NULL. Default: the primary key.
+    pub key: Option<Spanned<Vec<String>>>,
+    /// Let Milvus number the entities. Refused: such an entity could be neither changed nor deleted. Default false.
+    #[serde(default)]
+    pub auto_id: bool,
+    /// Only the table's own rows, not those of tables that inherit from it. Default false: such a table is refused.
+    #[serde(default)]
+    pub only: bool,
+    /// `skip`: generated columns that the stream does not carry are left out. `reread`: they are read again from the
+    /// table after every change. Default skip.
+    #[serde(default = "default_generated")]
+    pub generated: Spanned<String>,
+    /// Rows of a partition that was detached or dropped, of which the stream tells nothing. `stop`: the table stops.
+    /// `keep`: they stay in the collection. Default stop.
+    #[serde(default = "default_partition_removed")]
+    pub partition_removed: Spanned<String>,
     /// `auto`: from the pgvector index of the column, else AUTOINDEX. `none`: no index and no load, you make them.
     #[serde(default = "default_index")]
     pub index: Spanned<String>,
@@ -335,6 +354,14 @@ fn default_index() -> Spanned<String> {
     unplaced("auto".into())
 }
 
+fn default_generated() -> Spanned<String> {
+    unplaced("skip".into())
+}
+
+fn default_partition_removed() -> Spanned<String> {
+    unplaced("stop".into())
+}
+
 impl Default for State {
     fn default() -> State {
         State { path: default_state_path() }
@@ -429,7 +456,24 @@ pub const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("log", &["format", "filter"]),
-    ("table", &["name", "collection", "columns", "index", "metric", "num_shards", "fields"]),
+    (
+        "table",
+        &[
+            "name",
+            "collection",
+            "columns",
+            "where",
+            "key",
+            "auto_id",
+            "only",
+            "generated",
+            "partition_removed",
+            "index",
+            "metric",
+            "num_shards",
+            "fields",
+        ],
+    ),
     ("table.columns", &["include", "exclude"]),
     ("table.fields", &["rename", "max_length", "max_capacity", "dimension"]),
 ];

@@ -80,6 +80,8 @@ pub struct TableStart {
     pub columns: usize,
     /// A bit for every key column: these are never missing and never fetched.
     pub key_columns: u64,
+    /// A bit for every column that the stream never carries: what an earlier row had there says nothing of a later one.
+    pub reread_columns: u64,
     /// Its copy finished before this process began.
     pub copied: bool,
 }

@@ -175,9 +175,15 @@ impl Engine {
         table: TableId,
         key: Key,
         row: Row,
-        base: Option<(Row, u64)>,
+        mut base: Option<(Row, u64)>,
         open: OpenTransaction,
     ) {
+        let reread = self.tables[table.0 as usize].reread_columns;
+        if let Some((base, _)) = &mut base {
+            for (_, value) in base.0.iter_mut().enumerate().filter(|(column, _)| reread & (1 << column) != 0) {
+                *value = Value::UnchangedToast;
+            }
+        }
         let widest = self.tables[table.0 as usize].note_width(&row);
         let entry = Entry::from_stream(row, base, open.seq, open.xid, open.position, widest, &key);
         self.push(table, key, entry, true);

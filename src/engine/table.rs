@@ -10,6 +10,7 @@ use crate::mutation::Key;
 pub(super) struct Table {
     pub(super) lanes: Vec<Lane>,
     pub(super) key_columns: u64,
+    pub(super) reread_columns: u64,
     pub(super) copied: bool,
     /// H without its fetch term: below it the collection may show states out of order.
     pub(super) horizon: Lsn,
@@ -45,6 +46,7 @@ impl Table {
         Table {
             lanes: (0..lanes).map(|_| Lane::new()).collect(),
             key_columns: start.key_columns,
+            reread_columns: start.reread_columns,
             copied: start.copied,
             horizon: server_lsn,
             fetch_horizon: Lsn::ZERO,

@@ -245,7 +245,7 @@ async fn read_chunk(
     }
     let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let range = postgres::copy::Range { from_block: work.range.from_block, to_block: work.range.to_block };
-    let read = reader.read_rows(&columns, range, usize::MAX).await?;
+    let read = reader.read_rows(&columns, table.row_filter.as_deref(), range, usize::MAX).await?;
     reader.finish().await?;
     let mut rows = Vec::with_capacity(read.rows.len());
     for row in read.rows {

@@ -29,6 +29,8 @@ pub(super) async fn fetch(
             .map(|column| (table.columns[*column].name.clone(), table.columns[*column].type_name.clone()))
             .collect(),
         columns: columns_of(request.columns).map(|column| table.columns[column].name.clone()).collect(),
+        filter: table.row_filter.clone(),
+        is_partitioned: table.is_partitioned,
     };
     let keys: Vec<Vec<String>> = request
         .rows

@@ -12,6 +12,7 @@
 //!
 //! Holds: Milvus acknowledged → checkpoint flushed → LSN confirmed (`session`).
 
+mod catalog;
 mod clock;
 mod collections;
 mod copying;
@@ -42,10 +43,11 @@ use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::gate::GateRefusal;
 use crate::postgres::{Disposition, PostgresError};
 
+pub(crate) use catalog::{Catalog, describe, read_tables, wanted};
 use clock::{Backoff, Clock};
 pub use collections::CollectionError;
 pub use requests::FatalRequest;
-pub(crate) use startup::{make_plan, read_tables};
+pub(crate) use startup::make_plan;
 
 /// How often a standby looks whether the state is free.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
@@ -130,6 +132,18 @@ pub enum RunError {
         "table {table} was copied to collection {before:?}, the configuration now says {now:?}: set it back, or start with an empty state and a new slot"
     )]
     CollectionChanged { table: String, before: String, now: String },
+    #[error(
+        "table {table} was copied with the row filter {before}, now it has {now}: rows that the new one takes in were never copied, rows that it leaves out are still in the collection. Set it back, or start with an empty state and a new slot"
+    )]
+    FilterChanged { table: String, before: String, now: String },
+    #[error(
+        "the entities of table {table} have their keys from ({before}), the configuration now says ({now}): set it back, or start with an empty state and a new slot"
+    )]
+    KeyChanged { table: String, before: String, now: String },
+    #[error(
+        "table {table} is no longer in the publication {publication:?}: what happened to it since it was taken out was not sent. Take it out of the configuration, or start with an empty state and a new slot"
+    )]
+    LeftPublication { table: String, publication: String },
     #[error("{}", refusals(.0))]
     Plan(Vec<PlanRefusal>),
     #[error("the start gate refuses: {0}. {way_out}", way_out = .0.way_out())]
@@ -166,6 +180,9 @@ impl RunError {
             | RunError::NoSlot { .. }
             | RunError::Recreated { .. }
             | RunError::CollectionChanged { .. }
+            | RunError::FilterChanged { .. }
+            | RunError::KeyChanged { .. }
+            | RunError::LeftPublication { .. }
             | RunError::Plan(_)
             | RunError::Gate(_)
             | RunError::TargetSettings(_)

@@ -111,10 +111,14 @@ pub(super) struct Begin {
     pub(super) engine: Engine,
     pub(super) stream: postgres::stream::Stream,
     pub(super) tables: BTreeMap<TableId, TableState>,
+    /// Tables that take no change at all, each with the reason.
+    pub(super) stopped: Vec<(TableId, String)>,
     pub(super) checkpoint: Lsn,
     pub(super) server_lsn: Lsn,
     pub(super) flush_probe: postgres::probe::Probe,
     pub(super) monitor_probe: postgres::probe::Probe,
+    /// What the catalog and the publication said; another answer ends the session.
+    pub(super) shape: super::source_watch::Shape,
 }
 
 impl Session {
@@ -131,7 +135,8 @@ impl Session {
             flush_seen,
             source_say.clone(),
         ));
-        helpers.spawn(super::source_watch::monitor(source.slot.clone(), begin.monitor_probe, fence_asked, source_say));
+        let slot = source.slot.clone();
+        helpers.spawn(super::source_watch::monitor(slot, begin.monitor_probe, begin.shape, fence_asked, source_say));
         let mut copy = Copy::new();
         for (table, state) in &begin.tables {
             if !state.copied {
@@ -144,8 +149,12 @@ impl Session {
                 helpers.spawn(super::copying::read_chunks(source.clone(), plan, copy_say.clone()));
             }
         }
+        let mut engine = begin.engine;
+        for (table, reason) in begin.stopped {
+            engine.stop_table(table, reason);
+        }
         Session {
-            engine: begin.engine,
+            engine,
             stream: begin.stream,
             tables: begin.tables,
             checkpoint: begin.checkpoint,
@@ -593,6 +602,7 @@ impl Session {
                     return Err(RunError::SynchronousStandby { names });
                 }
             }
+            News::ShapeChanged(what) => return Ok(Err(PostgresError::ShapeChanged { what })),
             News::MonitorLost(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))

@@ -2,13 +2,15 @@
 //!
 //! Two connections, each in a task of its own. The one that answers `WaitFlushed` was opened before any snapshot that
 //! it speaks for: if it is lost, the server may have crashed, and what is not known to be durable is dropped (W). The
-//! other one notices a server that shuts down while the stream is not being read.
+//! other one notices a server that shuts down while the stream is not being read, and what the stream does not tell:
+//! partitions that were attached, detached or dropped, and a publication that was altered. The session then ends, and
+//! start-up, where everything is compared, deals with it.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::change::Lsn;
+use crate::change::{Lsn, Oid};
 use crate::config::SourceSettings;
 use crate::postgres::{self, PostgresError};
 
@@ -17,6 +19,8 @@ use super::clock::Backoff;
 /// How often the server's position is asked for, and how often everything about the slot.
 const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+/// And whether partitions or the publication changed: of neither does the stream say anything.
+const SHAPE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a flush is waited for before it is brought about.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
@@ -32,6 +36,8 @@ pub(super) enum News {
     Slot(Option<postgres::slot::Slot>),
     /// Our own commit is waited for: the source must not be made to wait for us (Y).
     SynchronousStandbyNames(String),
+    /// Partitions came or went, or the publication sends another part of a table: a sentence that says which.
+    ShapeChanged(String),
     /// The server ended our connection: it is shutting down, or we were told to go.
     MonitorLost(PostgresError),
 }
@@ -101,10 +107,11 @@ async fn answer_flush(
 pub(super) async fn monitor(
     slot: String,
     probe: postgres::probe::Probe,
+    shape: Shape,
     mut fences: mpsc::Receiver<()>,
     news: mpsc::Sender<News>,
 ) {
-    if let Err(error) = watch_server(&slot, &probe, &mut fences, &news).await {
+    if let Err(error) = watch_server(&slot, &probe, &shape, &mut fences, &news).await {
         drop(news.send(News::MonitorLost(error)).await);
     }
 }
@@ -112,18 +119,28 @@ pub(super) async fn monitor(
 async fn watch_server(
     slot: &str,
     probe: &postgres::probe::Probe,
+    shape: &Shape,
     fences: &mut mpsc::Receiver<()>,
     news: &mpsc::Sender<News>,
 ) -> Result<(), PostgresError> {
     let mut tick = tokio::time::interval(POSITION_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut slot_due = Instant::now();
+    let mut shape_due = Instant::now();
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 let lsn = probe.insert_lsn().await?;
                 if news.send(News::Position(lsn)).await.is_err() {
                     return Ok(());
+                }
+                if Instant::now() >= shape_due {
+                    shape_due = Instant::now() + SHAPE_INTERVAL;
+                    if let Some(what) = shape.change(probe.connection()).await? {
+                        // Told once: the session ends by it, or is over already.
+                        drop(news.send(News::ShapeChanged(what)).await);
+                        return Ok(());
+                    }
                 }
                 if Instant::now() >= slot_due {
                     slot_due = Instant::now() + SLOT_INTERVAL;
@@ -140,5 +157,60 @@ async fn watch_server(
                 None => return Ok(()),
             }
         }
+    }
+}
+
+/// What the catalog and the publication said of the tables when the session began.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    publication: String,
+    tables: Vec<TableShape>,
+}
+
+#[derive(Clone, Debug)]
+struct TableShape {
+    table: postgres::catalog::Table,
+    /// Sorted; empty for a table that is not partitioned.
+    leaves: Vec<Oid>,
+}
+
+impl Shape {
+    pub(super) fn of(publication: &str, tables: &[postgres::catalog::Table]) -> Shape {
+        let shape = |table: &postgres::catalog::Table| {
+            let mut leaves: Vec<Oid> = match table.is_partitioned() {
+                true => table.leaves.iter().map(|leaf| leaf.oid).collect(),
+                false => Vec::new(),
+            };
+            leaves.sort_unstable();
+            // Everything else of it is compared when the next session begins.
+            TableShape { table: postgres::catalog::Table { columns: Vec::new(), ..table.clone() }, leaves }
+        };
+        Shape { publication: publication.to_owned(), tables: tables.iter().map(shape).collect() }
+    }
+
+    /// What is different now. `None` while the publication is away: the stream says that itself.
+    async fn change(&self, connection: &postgres::Connection) -> Result<Option<String>, PostgresError> {
+        let partitioned: Vec<Oid> =
+            self.tables.iter().filter(|shape| shape.table.is_partitioned()).map(|shape| shape.table.oid).collect();
+        if !partitioned.is_empty() {
+            let found = postgres::catalog::read_leaf_oids(connection, &partitioned).await?;
+            for TableShape { table, leaves } in self.tables.iter().filter(|shape| shape.table.is_partitioned()) {
+                let now = found.iter().find(|(root, _)| *root == table.oid).map_or(&[][..], |(_, leaves)| leaves);
+                if now != leaves {
+                    return Ok(Some(format!("the partitions of {} changed", table.qualified_name())));
+                }
+            }
+        }
+        let Some(publication) = postgres::publication::read_publication(connection, &self.publication).await? else {
+            return Ok(None);
+        };
+        for TableShape { table, .. } in &self.tables {
+            let (before, now) = (&table.published, publication.of(table));
+            if (&before.row_filter, &before.columns, before.exists) != (&now.row_filter, &now.columns, now.exists) {
+                let name = table.qualified_name();
+                return Ok(Some(format!("what publication {:?} sends of {name} changed", self.publication)));
+            }
+        }
+        Ok(None)
     }
 }

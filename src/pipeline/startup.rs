@@ -18,10 +18,12 @@ use crate::plan::{self, Plan, TablePlan};
 use crate::postgres::gate::Verdict;
 use crate::postgres::{self, Connection, PostgresError};
 
+use super::catalog::{self, Catalog};
 use super::clock::Backoff;
 use super::encode::Encoder;
 use super::requests::{Collection, Target};
 use super::session::Begin;
+use super::source_watch::Shape;
 use super::{Context, Process, RunError, collections};
 
 /// A fetch whose snapshot did not see its change is tried again after this.
@@ -32,12 +34,24 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let settings = Arc::clone(&process.settings);
     let sql = postgres::connect(&settings.source, "catalog").await?;
     check_source(process, &sql).await?;
-    let catalog = read_tables(&settings, &sql).await?;
+    let mut catalog = catalog::read_tables(&settings, &sql).await?;
     let server = process.milvus.server_info().await.map_err(RunError::TargetUnreachable)?;
     process.status.send_modify(|status| status.target.version = server.version.clone());
+    make_plan(&settings, &catalog, &server)?; // whatever it refuses is told before anything is made
+    for (table, _) in &catalog {
+        // Added again it would be published from then on: what happened in between would be missing for good.
+        let name = table.qualified_name();
+        if process.tables.contains_key(&name) && !table.published.exists {
+            return Err(RunError::LeftPublication { table: name, publication: settings.source.publication.clone() });
+        }
+    }
+    let wanted = catalog::wanted(&catalog, sql.version_num());
+    postgres::publication::ensure_publication(&sql, &settings.source, &wanted).await?;
+    // From what is there now: conditions as PostgreSQL prints them.
+    catalog::describe(&settings.source, &sql, &mut catalog).await?;
     let plan = Arc::new(make_plan(&settings, &catalog, &server)?);
+    let keeps: Vec<bool> = catalog.iter().map(|(_, settings)| settings.keep_removed_partitions).collect();
     let tables: Vec<postgres::catalog::Table> = catalog.into_iter().map(|(table, _)| table).collect();
-    postgres::publication::ensure_publication(&sql, &settings.source, &tables).await?;
 
     let session = pass_gate(process).await?;
 
@@ -45,7 +59,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         let known = process.tables.contains_key(&table.qualified_name());
         collections::prepare(process.milvus.as_ref(), table, known).await?;
     }
-    let states = plan_copy(process, &plan, &tables, &sql).await?;
+    let (states, stopped) = plan_copy(process, &plan, &tables, &keeps, &sql).await?;
     process.store.start_sending().await?;
 
     let source = process.source.expect("the gate leaves a source");
@@ -66,6 +80,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let starts = plan.tables.iter().map(|table| TableStart {
         columns: table.columns.len(),
         key_columns: table.key.columns().iter().fold(0, |mask, column| mask | 1 << column),
+        reread_columns: mask(table.columns.iter().map(|column| column.reread)),
         copied: states.get(&table.id).is_some_and(|state| state.copied),
     });
     let pipeline = &settings.pipeline;
@@ -108,9 +123,22 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         metrics: Arc::clone(&process.metrics),
         clock: process.clock,
     });
-    let begin =
-        Begin { engine, stream, tables: states, checkpoint: source.checkpoint, server_lsn, flush_probe, monitor_probe };
+    let begin = Begin {
+        engine,
+        stream,
+        tables: states,
+        stopped,
+        checkpoint: source.checkpoint,
+        server_lsn,
+        flush_probe,
+        monitor_probe,
+        shape: Shape::of(&context.settings.source.publication, &tables),
+    };
     Ok((context, begin))
+}
+
+fn mask(bits: impl Iterator<Item = bool>) -> u64 {
+    bits.enumerate().fold(0, |mask, (i, set)| mask | u64::from(set) << i)
 }
 
 async fn check_source(process: &Process, sql: &Connection) -> Result<(), RunError> {
@@ -129,24 +157,6 @@ async fn check_source(process: &Process, sql: &Connection) -> Result<(), RunErro
         return Err(RunError::SynchronousStandby { names: facts.synchronous_standby_names });
     }
     Ok(())
-}
-
-pub(crate) type Catalog = Vec<(postgres::catalog::Table, crate::config::TableSettings)>;
-
-/// The tables of the configuration, each with its settings. One that does not exist is an error, not nothing.
-pub(crate) async fn read_tables(settings: &Settings, sql: &Connection) -> Result<Catalog, RunError> {
-    let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
-    let found = postgres::catalog::read_tables(sql, &patterns).await?;
-    for (index, pattern) in patterns.iter().enumerate() {
-        let glob = pattern.contains(['*', '?']);
-        if !glob && !found.iter().any(|(matched, _)| *matched == index) {
-            return Err(RunError::NoSuchTable { name: pattern.clone() });
-        }
-    }
-    if found.is_empty() {
-        return Err(RunError::NoTables);
-    }
-    Ok(found.into_iter().map(|(pattern, table)| (table, settings.tables[pattern].clone())).collect())
 }
 
 /// The plan for these tables at this target.
@@ -232,42 +242,93 @@ async fn hold_gate(probe: &postgres::probe::Probe, slot: &str, checkpoint: Lsn) 
     }
 }
 
-/// Chunk lists for every table that is not copied, as far as they are not on disk already.
+/// Chunk lists for every table or partition that is not copied, as far as they are not on disk already; and the tables
+/// that must stop at once, each with the reason.
 async fn plan_copy(
     process: &mut Process,
     plan: &Plan,
     tables: &[postgres::catalog::Table],
+    keeps_removed: &[bool],
     sql: &Connection,
-) -> Result<BTreeMap<TableId, TableState>, RunError> {
+) -> Result<(BTreeMap<TableId, TableState>, Vec<(TableId, String)>), RunError> {
     let mut states = BTreeMap::new();
-    for (table, found) in plan.tables.iter().zip(tables) {
+    let mut stopped = Vec::new();
+    for ((table, found), keeps_removed) in plan.tables.iter().zip(tables).zip(keeps_removed) {
         let name = table.qualified_name();
+        let key: Vec<String> = table.key.columns().iter().map(|&at| table.columns[at].name.clone()).collect();
         let saved = process.tables.get(&name);
         if let Some(saved) = saved {
-            if saved.oid != table.oid {
-                return Err(RunError::Recreated { table: name, collection: saved.collection.clone() });
-            }
-            if saved.collection != table.collection.name {
-                let (before, now) = (saved.collection.clone(), table.collection.name.clone());
-                return Err(RunError::CollectionChanged { table: name, before, now });
-            }
-            if saved.copied {
-                states.insert(table.id, saved.clone());
+            compare(saved, table, &key)?;
+        }
+        let is_leaf = |oid: Oid| found.leaves.iter().any(|leaf| leaf.oid == oid);
+        let removed = saved.map_or(0, |saved| saved.leaves.iter().filter(|leaf| !is_leaf(leaf.oid)).count());
+        if let Some(saved) = saved.filter(|_| removed > 0 && !keeps_removed) {
+            let reason = format!(
+                "{removed} of its partitions were detached or dropped, and collection {:?} still has their rows: set \
+                 `partition_removed = \"keep\"` to leave them there, or copy everything anew with an empty state and a new slot",
+                saved.collection
+            );
+            stopped.push((table.id, reason));
+            states.insert(table.id, saved.clone());
+            continue;
+        }
+        let was_copied = saved.is_some_and(|saved| saved.copied);
+        let mut leaves = Vec::with_capacity(found.leaves.len());
+        let mut added = 0;
+        for leaf in &found.leaves {
+            let kept = saved.and_then(|saved| saved.leaves.iter().find(|kept| kept.oid == leaf.oid));
+            if let Some(kept) = kept.filter(|_| was_copied) {
+                leaves.push(kept.clone()); // a new file of it is nothing to us any more
                 continue;
             }
-        }
-        let mut leaves = Vec::with_capacity(found.leaves.len());
-        for leaf in &found.leaves {
+            added += usize::from(saved.is_some() && kept.is_none());
             let fresh = plan_leaf(sql, leaf.oid, process.settings.pipeline.chunk_bytes).await?;
-            let kept = saved.and_then(|s| s.leaves.iter().find(|l| l.oid == leaf.oid && l.filenode == fresh.filenode));
+            let kept = kept.filter(|kept| kept.filenode == fresh.filenode);
             leaves.push(kept.cloned().unwrap_or(fresh));
         }
-        let state = TableState { oid: table.oid, collection: table.collection.name.clone(), copied: false, leaves };
-        process.store.put_table(&name, state.clone()).await?;
-        process.tables.insert(name, state.clone());
+        if removed > 0 {
+            tracing::warn!(table = %name, removed, "partitions were detached or dropped: their rows stay in the collection");
+        }
+        if added > 0 {
+            tracing::info!(table = %name, added, "partitions are new: their rows are copied");
+        }
+        let state = TableState {
+            oid: table.oid,
+            collection: table.collection.name.clone(),
+            row_filter: table.row_filter.clone(),
+            key,
+            copied: was_copied && added == 0,
+            leaves,
+        };
+        if saved != Some(&state) {
+            process.store.put_table(&name, state.clone()).await?;
+            process.tables.insert(name, state.clone());
+        }
         states.insert(table.id, state);
     }
-    Ok(states)
+    Ok((states, stopped))
+}
+
+/// Is the table still the one that the state is about?
+fn compare(saved: &TableState, table: &TablePlan, key: &[String]) -> Result<(), RunError> {
+    let name = table.qualified_name();
+    if saved.oid != table.oid {
+        return Err(RunError::Recreated { table: name, collection: saved.collection.clone() });
+    }
+    if saved.collection != table.collection.name {
+        let (before, now) = (saved.collection.clone(), table.collection.name.clone());
+        return Err(RunError::CollectionChanged { table: name, before, now });
+    }
+    if saved.row_filter != table.row_filter {
+        let text = |filter: &Option<String>| filter.clone().unwrap_or_else(|| "none".to_owned());
+        let (before, now) = (text(&saved.row_filter), text(&table.row_filter));
+        return Err(RunError::FilterChanged { table: name, before, now });
+    }
+    if !saved.key.is_empty() && saved.key != key {
+        let (before, now) = (saved.key.join(", "), key.join(", "));
+        return Err(RunError::KeyChanged { table: name, before, now });
+    }
+    Ok(())
 }
 
 async fn plan_leaf(sql: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafState, PostgresError> {
@@ -312,6 +373,7 @@ fn tracked(plan: &TablePlan, table: &postgres::catalog::Table) -> postgres::rela
                 name: column.name.clone(),
                 type_oid: column.type_oid,
                 typmod: column.typmod,
+                reread: column.reread,
             })
             .collect(),
         key: plan.key.columns().to_vec(),

@@ -6,14 +6,15 @@
 //! Holds: what is planned can be created on this server and filled without loss; what cannot is refused here, before
 //! anything is sent. The same input gives the same plan, names included.
 //!
-//! Not here: types (`types`), names (`names`), indexes (`index`), an existing collection (`differences`).
+//! Not here: which columns and what key (`rows`), types (`types`), names (`names`), indexes (`index`), an existing collection (`differences`).
 
 use crate::change::TableId;
 use crate::config::settings::{FieldSettings, IndexSetting, TableSettings};
 use crate::milvus::{CollectionSchema, DataType, FieldSchema, ServerInfo};
-use crate::postgres::catalog::{Column, RelationKind, ReplicaIdentity, Table};
+use crate::postgres::catalog::{Column, Table};
 
 use super::names::{self, identifier, qualified};
+use super::rows::Selected;
 use super::types::{ARRAY_MAX, DIMENSIONS, KeyUse, VARCHAR_MAX, resolve};
 use super::{ColumnPlan, KeyPlan, Plan, SourceType, TablePlan, index};
 
@@ -57,30 +58,42 @@ pub fn build(tables: &[(Table, TableSettings)], server: &ServerInfo) -> Result<P
             Err(mut more) => refusals.append(&mut more),
         }
     }
+    for (table, _) in tables {
+        let root = tables.iter().find(|(other, _)| table.ancestors.contains(&other.oid));
+        if let Some((root, _)) = root {
+            refusals.push(PlanRefusal {
+                table: table.qualified_name(),
+                column: None,
+                reason: format!("it is a partition of {}, which is in the configuration too", root.qualified_name()),
+                remedy: "name one of the two".into(),
+            });
+        }
+    }
     if refusals.is_empty() { Ok(Plan { tables: plans }) } else { Err(refusals) }
 }
 
-struct Builder<'a> {
-    table: &'a Table,
-    settings: &'a TableSettings,
+pub(super) struct Builder<'a> {
+    pub(super) table: &'a Table,
+    pub(super) settings: &'a TableSettings,
     server: &'a ServerInfo,
     refusals: Vec<PlanRefusal>,
-    remarks: Vec<String>,
+    pub(super) remarks: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
     fn build(mut self, id: TableId) -> Result<TablePlan, Vec<PlanRefusal>> {
         self.check_relation();
-        self.check_identity();
         let selected = self.select_columns();
         let collection_name = self.collection_name();
 
         let key_names = self.key_column_names(&selected);
+        self.check_identity(&key_names);
         let (mut columns, mut fields) = (Vec::new(), Vec::new());
-        for column in selected {
+        for Selected { column, reread } in selected {
             let is_key = key_names.contains(&column.name);
             if let Some((mut plan, field)) = self.column(column, is_key, key_names.len() > 1) {
                 plan.field = fields.len();
+                plan.reread = reread;
                 columns.push(plan);
                 fields.push(field);
             }
@@ -106,6 +119,8 @@ impl<'a> Builder<'a> {
             oid: self.table.oid,
             schema: self.table.schema.clone(),
             name: self.table.name.clone(),
+            is_partitioned: self.table.is_partitioned(),
+            row_filter: self.table.published.row_filter.clone(),
             columns,
             key,
             collection: CollectionSchema {
@@ -120,131 +135,17 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn refuse(&mut self, column: Option<&str>, reason: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn refuse(&mut self, column: Option<&str>, reason: impl Into<String>, remedy: impl Into<String>) {
         self.refusals.push(PlanRefusal {
-            table: format!("{}.{}", self.table.schema, self.table.name),
+            table: self.table.qualified_name(),
             column: column.map(Into::into),
             reason: reason.into(),
             remedy: remedy.into(),
         });
     }
 
-    fn sql_name(&self) -> String {
+    pub(super) fn sql_name(&self) -> String {
         qualified(&self.table.schema, &self.table.name)
-    }
-
-    fn check_relation(&mut self) {
-        let name = self.sql_name();
-        if let RelationKind::Other(kind) = self.table.kind {
-            let kind = match kind {
-                'v' => "a view",
-                'm' => "a materialized view",
-                'f' => "a foreign table",
-                'S' => "a sequence",
-                _ => "not a table",
-            };
-            self.refuse(
-                None,
-                format!("it is {kind}: logical replication has no changes of it"),
-                "name the table behind it",
-            );
-        }
-        if self.table.unlogged_or_temporary {
-            let remedy = format!("ALTER TABLE {name} SET LOGGED");
-            self.refuse(None, "it is unlogged or temporary: its changes are not in the write-ahead log", remedy);
-        }
-        if self.table.row_security_applies {
-            let reason = "row security hides rows from our role, and the copy would miss them";
-            self.refuse(None, reason, "ALTER ROLE <the role that walvec connects as> BYPASSRLS");
-        }
-        if !self.table.can_select {
-            let remedy = format!("GRANT SELECT ON {name} TO <the role that walvec connects as>");
-            self.refuse(None, "our role may not read it", remedy);
-        }
-    }
-
-    /// UPDATE and DELETE must name the row by the columns that are the key in Milvus, in the table and in every leaf.
-    fn check_identity(&mut self) {
-        let name = self.sql_name();
-        let key = self.table.primary_key.clone();
-        if let Some(key) = key.as_ref().filter(|key| key.deferrable) {
-            let columns = key.columns.iter().map(|c| identifier(c)).collect::<Vec<_>>().join(", ");
-            let constraint = identifier(&key.index_name);
-            self.refuse(
-                None,
-                "its primary key is deferrable: two rows may share a key within a transaction",
-                format!(
-                    "ALTER TABLE {name} DROP CONSTRAINT {constraint}, ADD CONSTRAINT {constraint} PRIMARY KEY ({columns})"
-                ),
-            );
-        }
-        let root = (name, self.table.replica_identity.clone());
-        let leaves = self.table.leaves.iter().map(|l| (qualified(&l.schema, &l.name), l.replica_identity.clone()));
-        let mut relations: Vec<(String, ReplicaIdentity)> = vec![root];
-        relations.extend(leaves);
-        relations.dedup(); // an ordinary table is its own leaf
-        for (name, identity) in &relations {
-            let default = format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT");
-            match identity {
-                ReplicaIdentity::Default | ReplicaIdentity::Full => {}
-                ReplicaIdentity::Nothing => {
-                    self.refuse(
-                        None,
-                        format!("{name} has REPLICA IDENTITY NOTHING: UPDATE and DELETE name no row"),
-                        default,
-                    );
-                }
-                ReplicaIdentity::Index(columns) => {
-                    let same = |key: &[String]| key.len() == columns.len() && key.iter().all(|c| columns.contains(c));
-                    if !key.as_ref().is_some_and(|key| same(&key.columns)) {
-                        let reason = format!(
-                            "the replica identity of {name} is an index on ({}), which is not the primary key",
-                            columns.join(", ")
-                        );
-                        self.refuse(None, reason, default);
-                    }
-                }
-            }
-        }
-        // Published through the root, an old row is marked as the root's identity says and filled as the leaf's does:
-        // under a FULL root the columns that such a leaf leaves out would look like NULLs.
-        if self.table.kind == RelationKind::PartitionedTable && self.table.replica_identity == ReplicaIdentity::Full {
-            for (name, identity) in relations.iter().skip(1) {
-                if *identity != ReplicaIdentity::Full {
-                    let reason = format!("it has REPLICA IDENTITY FULL and its partition {name} has not");
-                    self.refuse(None, reason, format!("ALTER TABLE {name} REPLICA IDENTITY FULL"));
-                }
-            }
-        }
-    }
-
-    /// The columns to read, in attribute order.
-    fn select_columns(&mut self) -> Vec<&'a Column> {
-        let (table, settings) = (self.table, self.settings);
-        let named = settings.include.iter().flatten().chain(&settings.exclude);
-        let named: Vec<&String> = named.chain(settings.fields.iter().map(|(name, _)| name)).collect();
-        for name in named {
-            if !table.columns.iter().any(|column| column.name == *name) {
-                let known: Vec<&str> = table.columns.iter().map(|c| &*c.name).collect();
-                let remedy = format!("its columns are {}", known.join(", "));
-                self.refuse(Some(name), "the settings name a column that the table does not have", remedy);
-            }
-        }
-        let mut selected = Vec::new();
-        for column in &table.columns {
-            let included = settings.include.as_ref().is_none_or(|include| include.contains(&column.name));
-            if !included || settings.exclude.contains(&column.name) {
-                continue;
-            }
-            if column.generated {
-                // Not in the stream before PostgreSQL 18, so it would go stale.
-                self.remarks
-                    .push(format!("column {:?} is generated and left out: it is not in the stream", column.name));
-                continue;
-            }
-            selected.push(column);
-        }
-        selected
     }
 
     fn collection_name(&mut self) -> String {
@@ -259,34 +160,6 @@ impl<'a> Builder<'a> {
             None if self.table.schema == "public" => names::sanitise(&self.table.name),
             None => names::sanitise(&format!("{}_{}", self.table.schema, self.table.name)),
         }
-    }
-
-    /// The primary key's columns; refused if there is none or one of them is not read.
-    fn key_column_names(&mut self, selected: &[&Column]) -> Vec<String> {
-        let name = self.sql_name();
-        let Some(key) = self.table.primary_key.clone() else {
-            let candidate = self.table.columns.iter().find(|c| c.name == "id" && c.not_null);
-            let columns = candidate.map_or("…", |_| "id");
-            let remedy = format!("ALTER TABLE {name} ADD PRIMARY KEY ({columns})");
-            self.refuse(None, "it has no primary key: an UPDATE or DELETE could not be followed", remedy);
-            return Vec::new();
-        };
-        for column in &key.columns {
-            if !selected.iter().any(|s| s.name == *column) {
-                let generated = self.table.columns.iter().any(|c| c.name == *column && c.generated);
-                if generated {
-                    self.refuse(
-                        Some(column),
-                        "a generated column is part of its primary key",
-                        "choose another primary key",
-                    );
-                } else {
-                    let remedy = format!("take {column:?} into `columns.include` or out of `columns.exclude`");
-                    self.refuse(Some(column), "a column of the primary key is left out by the settings", remedy);
-                }
-            }
-        }
-        key.columns
     }
 
     fn column(&mut self, column: &Column, is_key: bool, composite: bool) -> Option<(ColumnPlan, FieldSchema)> {
@@ -358,6 +231,7 @@ impl<'a> Builder<'a> {
             typmod: column.typmod,
             type_name: column.type_name.clone(),
             source,
+            reread: false,
             field: 0, // set where the field is placed
             reason,
         };
@@ -500,7 +374,7 @@ impl<'a> Builder<'a> {
         }
         if fields.len() > FIELDS_MAX {
             let reason = format!("{} fields; a collection has at most {FIELDS_MAX}", fields.len());
-            self.refuse(None, reason, "leave columns out with `columns = { exclude = […] }`");
+            self.refuse(None, reason, "name the columns that are needed: `columns = { include = […] }`");
         }
         let vectors = fields.iter().filter(|field| field.data_type == DataType::FloatVector).count();
         // A vector that was refused for itself must not be reported as missing too.

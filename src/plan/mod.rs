@@ -8,6 +8,7 @@ pub mod differences;
 pub mod index;
 pub mod key;
 mod names;
+mod rows;
 pub mod types;
 
 use crate::change::{Oid, TableId};
@@ -37,6 +38,9 @@ pub struct TablePlan {
     pub oid: Oid,
     pub schema: String,
     pub name: String,
+    pub is_partitioned: bool,
+    /// Only rows for which this SQL condition is true are the table's, here and in the stream.
+    pub row_filter: Option<String>,
     /// The columns that are read, in the order of a `Row`. At most 64.
     pub columns: Vec<ColumnPlan>,
     pub key: KeyPlan,
@@ -63,6 +67,8 @@ pub struct ColumnPlan {
     /// What a person would write: `vector(768)`.
     pub type_name: String,
     pub source: SourceType,
+    /// The stream never carries it: it is read from the table after every change.
+    pub reread: bool,
     /// Where it goes: an index into `collection.fields`.
     pub field: usize,
     /// One clause: why this target type.

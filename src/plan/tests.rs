@@ -8,7 +8,8 @@ use crate::config::settings::{FieldSettings, IndexSetting, TableSettings};
 use crate::milvus::{DataType, FieldSchema, ServerInfo};
 use crate::mutation::Key;
 use crate::postgres::catalog::{
-    Column, Index, Leaf, PgType, PrimaryKey, RelationKind, ReplicaIdentity, Table, TypeKind,
+    Column, Generated, Index, Leaf, PgType, PrimaryKey, Published, RelationKind, ReplicaIdentity, Table, TypeKind,
+    UniqueIndex,
 };
 
 pub(crate) fn server() -> ServerInfo {
@@ -25,6 +26,12 @@ pub(crate) fn settings() -> TableSettings {
         collection: None,
         include: None,
         exclude: vec![],
+        filter: None,
+        key: None,
+        auto_id: false,
+        only: false,
+        reread_generated: false,
+        keep_removed_partitions: false,
         index: IndexSetting::Auto,
         metric: None,
         num_shards: None,
@@ -58,7 +65,7 @@ pub(crate) fn column(name: &str, type_name: &str) -> Column {
         type_name: type_name.into(),
         data_type,
         not_null: name == "id",
-        generated: false,
+        generated: Generated::No,
     }
 }
 
@@ -79,12 +86,19 @@ pub(crate) fn table(columns: Vec<Column>) -> Table {
         can_select: true,
         replica_identity: ReplicaIdentity::Default,
         primary_key: Some(PrimaryKey { index_name: "docs_pkey".into(), columns: key, deferrable: false }),
+        unique_indexes: vec![],
         columns,
+        ancestors: vec![],
+        children: vec![],
+        published: Published::default(),
         leaves: vec![Leaf {
             oid: 16_384,
             schema: "public".into(),
             name: "docs".into(),
             replica_identity: ReplicaIdentity::Default,
+            is_foreign: false,
+            unlogged: false,
+            row_security_applies: false,
         }],
         indexes: vec![],
         estimated_rows: None,
@@ -186,12 +200,7 @@ fn what_cannot_be_followed_is_refused_with_what_mends_it() {
         Some(PrimaryKey { index_name: "docs_pkey".into(), columns, deferrable })
     };
     let leaf =
-        |identity| vec![Leaf { oid: 1, schema: "public".into(), name: "docs_1".into(), replica_identity: identity }];
-    let with_identity = |identity: ReplicaIdentity| Table {
-        leaves: vec![Leaf { replica_identity: identity.clone(), ..docs().leaves.remove(0) }],
-        replica_identity: identity,
-        ..docs()
-    };
+        |identity| vec![Leaf { oid: 1, name: "docs_1".into(), replica_identity: identity, ..docs().leaves.remove(0) }];
     let partitioned = Table { kind: RelationKind::PartitionedTable, ..docs() };
     for (table, expected) in [
         (
@@ -205,12 +214,12 @@ fn what_cannot_be_followed_is_refused_with_what_mends_it() {
              ALTER TABLE public.docs DROP CONSTRAINT docs_pkey, ADD CONSTRAINT docs_pkey PRIMARY KEY (id)",
         ),
         (
-            with_identity(ReplicaIdentity::Nothing),
+            with_identity(docs(), ReplicaIdentity::Nothing),
             "table public.docs: public.docs has REPLICA IDENTITY NOTHING: UPDATE and DELETE name no row; \
              ALTER TABLE public.docs REPLICA IDENTITY DEFAULT",
         ),
         (
-            with_identity(ReplicaIdentity::Index(vec!["title".into()])),
+            with_identity(docs(), ReplicaIdentity::Index(vec!["title".into()])),
             "table public.docs: the replica identity of public.docs is an index on (title), which is not the primary \
              key; ALTER TABLE public.docs REPLICA IDENTITY DEFAULT",
         ),
@@ -380,10 +389,247 @@ fn settings_choose_rename_and_bound() {
 #[test]
 fn generated_columns_are_left_out_with_a_remark() {
     let mut table = docs();
-    table.columns[1].generated = true;
+    table.columns[1].generated = Generated::Virtual;
     let plan = plan_of(table, settings());
     assert_eq!(plan.columns.len(), 2);
-    assert_eq!(plan.remarks, ["column \"title\" is generated and left out: it is not in the stream"]);
+    assert_eq!(
+        plan.remarks,
+        ["column \"title\" is generated and left out: it is not in the stream; `generated = \"reread\"` brings it"]
+    );
+}
+
+fn unique(name: &str, columns: &[&str]) -> UniqueIndex {
+    let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+    UniqueIndex { name: name.into(), columns, deferrable: false, partial: false }
+}
+
+/// docs (tenant, slug, embedding) without a primary key, with a unique index over the first two and as replica identity.
+fn keyless() -> Table {
+    let mut table = table(vec![column("tenant", "int4"), column("slug", "text"), vector("embedding", 3)]);
+    table.primary_key = None;
+    table.columns[0].not_null = true;
+    table.columns[1].not_null = true;
+    table.unique_indexes = vec![unique("docs_key", &["tenant", "slug"])];
+    with_identity(table, ReplicaIdentity::Index(vec!["slug".into(), "tenant".into()]))
+}
+
+fn with_identity(mut table: Table, identity: ReplicaIdentity) -> Table {
+    table.leaves[0].replica_identity = identity.clone();
+    table.replica_identity = identity;
+    table
+}
+
+fn keyed(columns: &[&str]) -> TableSettings {
+    TableSettings { key: Some(columns.iter().map(|column| (*column).to_owned()).collect()), ..settings() }
+}
+
+#[test]
+fn chosen_columns_are_a_key_when_an_index_and_the_identity_prove_them() {
+    let plan = plan_of(keyless(), keyed(&["slug", "tenant"]));
+    assert_eq!(plan.key, KeyPlan::Composite { columns: vec![1, 0], field: 0 });
+    let full = plan_of(with_identity(keyless(), ReplicaIdentity::Full), keyed(&["tenant", "slug"]));
+    assert_eq!(full.key.columns(), [0, 1]);
+    // The primary key under another order, and beside a primary key another one.
+    let mut both = keyless();
+    both.primary_key =
+        Some(PrimaryKey { index_name: "docs_pkey".into(), columns: vec!["tenant".into()], deferrable: true });
+    both.unique_indexes.push(unique("docs_pkey", &["tenant"]));
+    assert_eq!(plan_of(both, keyed(&["tenant", "slug"])).key.columns(), [0, 1]);
+}
+
+#[test]
+fn a_key_that_is_not_proved_is_refused_with_what_proves_it() {
+    let with = |change: &dyn Fn(&mut Table)| {
+        let mut table = keyless();
+        change(&mut table);
+        table
+    };
+    let primary = || PrimaryKey { index_name: "docs_pkey".into(), columns: vec!["tenant".into()], deferrable: false };
+    let two = keyed(&["tenant", "slug"]);
+    for (table, settings, expected) in [
+        (
+            keyless(),
+            settings(),
+            "table public.docs: it has no primary key: an UPDATE or DELETE could not be followed; \
+             set `key = [\"tenant\", \"slug\"]`, and ALTER TABLE public.docs REPLICA IDENTITY USING INDEX docs_key",
+        ),
+        (
+            keyless(),
+            TableSettings { auto_id: true, ..two.clone() },
+            "table public.docs: `auto_id = true`: an entity that Milvus numbers cannot be found again, so that no UPDATE \
+             or DELETE could be followed, and a change that is sent twice after a failure would be two entities; take \
+             `auto_id` out: the key is then the primary key, or the columns of `key = […]`",
+        ),
+        (
+            with(&|table| table.columns[1].not_null = false),
+            two.clone(),
+            "table public.docs, column \"slug\": `key` names it, and it may be NULL; \
+             ALTER TABLE public.docs ALTER COLUMN slug SET NOT NULL",
+        ),
+        (
+            with(&|table| table.unique_indexes[0].partial = true),
+            two.clone(),
+            "table public.docs: the unique index docs_key on (tenant, slug) is partial: it says nothing of other rows; \
+             CREATE UNIQUE INDEX CONCURRENTLY ON public.docs (tenant, slug)",
+        ),
+        (
+            with(&|table| table.unique_indexes[0].deferrable = true),
+            two.clone(),
+            "table public.docs: the unique index docs_key is deferrable: two rows may share a key within a transaction; \
+             CREATE UNIQUE INDEX CONCURRENTLY ON public.docs (tenant, slug)",
+        ),
+        (
+            with(&|table| table.unique_indexes[0].columns.push("embedding".into())),
+            two.clone(),
+            "table public.docs: no unique index is on exactly (tenant, slug), which `key` names; \
+             CREATE UNIQUE INDEX CONCURRENTLY ON public.docs (tenant, slug)",
+        ),
+        (
+            keyless(),
+            keyed(&["tenant", "name"]),
+            "table public.docs, column \"name\": `key` names a column that the table does not have; \
+             its columns are tenant, slug, embedding",
+        ),
+        (
+            with_identity(keyless(), ReplicaIdentity::Default),
+            two.clone(),
+            "table public.docs: public.docs has no replica identity: UPDATE and DELETE name no row; \
+             ALTER TABLE public.docs REPLICA IDENTITY USING INDEX docs_key",
+        ),
+        (
+            with_identity(with(&|table| table.primary_key = Some(primary())), ReplicaIdentity::Default),
+            two.clone(),
+            "table public.docs: the replica identity of public.docs is its primary key (tenant), and `key` is (tenant, \
+             slug); ALTER TABLE public.docs REPLICA IDENTITY USING INDEX docs_key",
+        ),
+        (
+            with_identity(keyless(), ReplicaIdentity::Index(vec!["slug".into()])),
+            two.clone(),
+            "table public.docs: the replica identity of public.docs is an index on (slug), which is not the key of the \
+             settings; ALTER TABLE public.docs REPLICA IDENTITY USING INDEX docs_key",
+        ),
+        (
+            with_identity(keyless(), ReplicaIdentity::Nothing),
+            two,
+            "table public.docs: public.docs has REPLICA IDENTITY NOTHING: UPDATE and DELETE name no row; \
+             ALTER TABLE public.docs REPLICA IDENTITY USING INDEX docs_key",
+        ),
+    ] {
+        assert_refused(table, settings, expected);
+    }
+}
+
+#[test]
+fn the_publications_filter_and_list_are_part_of_the_plan() {
+    let published = |row_filter: Option<&str>, columns: Option<&[&str]>| Published {
+        exists: true,
+        row_filter: row_filter.map(Into::into),
+        columns: columns.map(|list| list.iter().map(|column| (*column).to_owned()).collect()),
+        ..Published::default()
+    };
+    let with = |published| Table { published, ..docs() };
+    let plan = plan_of(with(published(Some("(id > 1)"), Some(&["embedding", "id"]))), settings());
+    assert_eq!(plan.row_filter.as_deref(), Some("(id > 1)"));
+    assert_eq!(plan.columns.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["id", "embedding"]);
+    assert_eq!(
+        plan.remarks,
+        ["only rows with (id > 1)", "column \"title\" is left out: it is not in the publication's column list"]
+    );
+    let list = |columns: &[&str]| with(published(None, Some(columns)));
+    let include = TableSettings { include: Some(vec!["id".into(), "title".into(), "embedding".into()]), ..settings() };
+    let unfit = Published { unfit: vec![("it is so".into(), "do that".into())], ..Published::default() };
+    for (table, settings, expected) in [
+        (with(unfit), settings(), "table public.docs: it is so; do that"),
+        (
+            list(&["id", "embedding"]),
+            include,
+            "table public.docs, column \"title\": the settings include it, and the publication's column list leaves it \
+             out; take it into the list by ALTER PUBLICATION … SET TABLE",
+        ),
+        (
+            with_identity(list(&["id", "embedding"]), ReplicaIdentity::Full),
+            settings(),
+            "table public.docs: the publication has a column list, and public.docs has REPLICA IDENTITY FULL: PostgreSQL \
+             refuses every UPDATE and DELETE of it; ALTER TABLE public.docs REPLICA IDENTITY DEFAULT",
+        ),
+    ] {
+        assert_refused(table, settings, expected);
+    }
+    let without_key = refusals(list(&["title", "embedding"]), settings());
+    assert!(without_key[0].contains("a column of the key is not in the publication's column list"), "{without_key:?}");
+}
+
+#[test]
+fn partitions_and_inheritance_are_taken_whole_or_refused() {
+    let leaf = |change: &dyn Fn(&mut Leaf)| {
+        let mut leaf = Leaf { oid: 1, name: "docs_1".into(), ..docs().leaves.remove(0) };
+        change(&mut leaf);
+        Table { kind: RelationKind::PartitionedTable, leaves: vec![leaf], ..docs() }
+    };
+    let children = || Table { children: vec!["public.more".into()], ..docs() };
+    let only = || TableSettings { only: true, ..settings() };
+    for (table, settings, expected) in [
+        (
+            leaf(&|leaf| leaf.is_foreign = true),
+            settings(),
+            "table public.docs: its partition public.docs_1 is a foreign table: logical replication has no changes of it; \
+             ALTER TABLE public.docs DETACH PARTITION public.docs_1",
+        ),
+        (
+            leaf(&|leaf| leaf.unlogged = true),
+            settings(),
+            "table public.docs: its partition public.docs_1 is unlogged: its changes are not in the write-ahead log; \
+             ALTER TABLE public.docs_1 SET LOGGED",
+        ),
+        (
+            leaf(&|leaf| leaf.row_security_applies = true),
+            settings(),
+            "table public.docs: row security hides rows of its partition public.docs_1 from our role; \
+             ALTER ROLE <the role that walvec connects as> BYPASSRLS",
+        ),
+        (
+            leaf(&|_| {}),
+            only(),
+            "table public.docs: `only = true`, and a partitioned table has no rows of its own; take `only` out",
+        ),
+        (
+            children(),
+            settings(),
+            "table public.docs: public.more inherit from it: a SELECT shows their rows, logical replication sends them \
+             under their own names; set `only = true` to take its own rows alone, and name the others as tables of their own",
+        ),
+    ] {
+        assert_refused(table, settings, expected);
+    }
+    let plan = plan_of(children(), only());
+    assert_eq!(plan.remarks, ["its own rows only, not those of public.more, which inherit from it"]);
+    let part = Table { oid: 1, name: "docs_1".into(), ancestors: vec![16_384], ..docs() };
+    let refusals = build(&[(docs(), settings()), (part, settings())], &server()).expect_err("refused");
+    assert_eq!(refusals[0].reason, "it is a partition of public.docs, which is in the configuration too");
+}
+
+#[test]
+fn generated_columns_are_sent_or_read_again_when_asked() {
+    let generated = |generated, published: Published| {
+        let mut table = docs();
+        table.columns[1].generated = generated;
+        Table { published, ..table }
+    };
+    let sent = || Published { generated: true, ..Published::default() };
+    let plan = plan_of(generated(Generated::Stored, sent()), settings());
+    assert!(plan.columns.iter().all(|column| !column.reread));
+    assert_eq!(plan.columns.len(), 3);
+    assert_eq!(plan_of(generated(Generated::Virtual, sent()), settings()).columns.len(), 2);
+    let reread = TableSettings { reread_generated: true, ..settings() };
+    let plan = plan_of(generated(Generated::Virtual, sent()), reread.clone());
+    assert_eq!(plan.columns.iter().map(|column| column.reread).collect::<Vec<_>>(), [false, true, false]);
+    let mut key = docs();
+    key.columns[0].generated = Generated::Stored;
+    let refusals = refusals(key, reread);
+    assert!(
+        refusals[0].contains("a generated column that the stream does not carry is part of the key"),
+        "{refusals:?}"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod facts;
 mod read;
 
 pub use facts::{ServerFacts, read_facts, read_synchronous_standby_names, waits_for};
-pub use read::{matches_pattern, read_tables};
+pub use read::{matches_pattern, read_leaf_oids, read_tables};
 
 use crate::change::Oid;
 
@@ -28,15 +28,49 @@ pub struct Table {
     pub can_select: bool,
     pub replica_identity: ReplicaIdentity,
     pub primary_key: Option<PrimaryKey>,
+    /// Unique indexes on plain columns, the primary key's among them, by name.
+    pub unique_indexes: Vec<UniqueIndex>,
     /// In attribute order; dropped columns are absent.
     pub columns: Vec<Column>,
     /// Itself for an ordinary table, every leaf partition for a partitioned one.
     pub leaves: Vec<Leaf>,
+    /// The partitioned tables that it is a partition of, the nearest first.
+    pub ancestors: Vec<Oid>,
+    /// Tables that inherit from it without being partitions, as `schema.table`.
+    pub children: Vec<String>,
     pub indexes: Vec<Index>,
     /// `reltuples`, summed over the leaves; `None` before the first ANALYZE.
     pub estimated_rows: Option<u64>,
     /// `pg_table_size`, TOAST included, summed over the leaves.
     pub bytes: u64,
+    /// Not of the catalog's own tables: filled in by who knows the publication.
+    pub published: Published,
+}
+
+impl Table {
+    pub fn is_partitioned(&self) -> bool {
+        self.kind == RelationKind::PartitionedTable
+    }
+
+    /// `schema.table`, for people.
+    pub fn qualified_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// What the publication sends of a table, or will send once it is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// It is in the publication already.
+    pub exists: bool,
+    /// Only rows for which this SQL condition over the table's columns is true.
+    pub row_filter: Option<String>,
+    /// Only these columns.
+    pub columns: Option<Vec<String>>,
+    /// Stored generated columns are sent like others (PostgreSQL 18 and newer).
+    pub generated: bool,
+    /// What keeps us from following it: a reason, and what mends it.
+    pub unfit: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +100,28 @@ pub struct PrimaryKey {
     pub deferrable: bool,
 }
 
+/// A valid unique index on columns, not on expressions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueIndex {
+    pub name: String,
+    /// In index order.
+    pub columns: Vec<String>,
+    /// Checked at the end of a statement or transaction: two rows may share a key until then.
+    pub deferrable: bool,
+    /// Only over the rows of its WHERE.
+    pub partial: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     pub oid: Oid,
     pub schema: String,
     pub name: String,
     pub replica_identity: ReplicaIdentity,
+    pub is_foreign: bool,
+    pub unlogged: bool,
+    /// Row security applies where the leaf is read by its own name, as the copy reads it.
+    pub row_security_applies: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -84,8 +134,17 @@ pub struct Column {
     /// With domains resolved.
     pub data_type: PgType,
     pub not_null: bool,
-    /// `GENERATED ALWAYS AS (…)`, stored or virtual: not in the stream before PostgreSQL 18.
-    pub generated: bool,
+    pub generated: Generated,
+}
+
+/// `GENERATED ALWAYS AS (…)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generated {
+    No,
+    /// In the stream from PostgreSQL 18 on, when the publication says so.
+    Stored,
+    /// Computed when it is read: never in the stream.
+    Virtual,
 }
 
 /// A type, resolved as far as it matters here.

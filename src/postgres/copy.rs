@@ -195,11 +195,17 @@ impl ChunkReader {
         self.begin(leaf).await
     }
 
-    /// Reads a range in the open transaction. Once `bytes_max` is reached it stops at the next block border and
+    /// Reads a range in the open transaction, of it the rows that pass the filter. Once `bytes_max` is reached it stops at the next block border and
     /// returns the `rest`; at least one block is read.
-    pub async fn read_rows(&mut self, columns: &[String], range: Range, bytes_max: usize) -> Result<ChunkRows> {
+    pub async fn read_rows(
+        &mut self,
+        columns: &[String],
+        filter: Option<&str>,
+        range: Range,
+        bytes_max: usize,
+    ) -> Result<ChunkRows> {
         let (Some((_, qualified)), Some(connection)) = (&self.open, &self.connection) else { return Err(not_open()) };
-        let query = select_range(qualified, columns, range);
+        let query = select_range(qualified, columns, filter, range);
         let failed = |error| connection.explain(DOING, error);
         let mut stream = match connection.copy_out(&query).await {
             Ok(stream) => pin!(stream),
@@ -259,15 +265,17 @@ fn not_open() -> PostgresError {
     PostgresError::Answer { doing: DOING, what: "no chunk is open".to_owned() }
 }
 
-/// The row's place comes last, to be taken off again: it lets reading stop between blocks.
-fn select_range(qualified: &str, columns: &[String], range: Range) -> String {
+/// The row's place comes last, to be taken off again: it lets reading stop between blocks. The filter is as PostgreSQL
+/// prints it: names without their table, which are those of a leaf as well.
+fn select_range(qualified: &str, columns: &[String], filter: Option<&str>, range: Range) -> String {
     let columns: String = columns.iter().map(|column| format!("{}, ", quote_ident(column))).collect();
     let below = match range.to_block {
         Some(to_block) => format!(" AND ctid < '({to_block},0)'::pg_catalog.tid"),
         None => String::new(),
     };
+    let filter = filter.map_or_else(String::new, |filter| format!(" AND ({filter})"));
     format!(
-        "COPY (SELECT {columns}ctid FROM ONLY {qualified} WHERE ctid >= '({},0)'::pg_catalog.tid{below}) \
+        "COPY (SELECT {columns}ctid FROM ONLY {qualified} WHERE ctid >= '({},0)'::pg_catalog.tid{below}{filter}) \
          TO STDOUT (FORMAT binary)",
         range.from_block
     )
@@ -313,9 +321,9 @@ mod tests {
     fn columns_are_quoted_and_never_cast() {
         let columns = ["id".to_owned(), "Od\"d".to_owned()];
         assert_eq!(
-            select_range("\"s\".\"t\"", &columns, Range { from_block: 4, to_block: Some(8) }),
+            select_range("\"s\".\"t\"", &columns, Some("(n > 1)"), Range { from_block: 4, to_block: Some(8) }),
             "COPY (SELECT \"id\", \"Od\"\"d\", ctid FROM ONLY \"s\".\"t\" WHERE ctid >= '(4,0)'::pg_catalog.tid \
-             AND ctid < '(8,0)'::pg_catalog.tid) TO STDOUT (FORMAT binary)"
+             AND ctid < '(8,0)'::pg_catalog.tid AND ((n > 1))) TO STDOUT (FORMAT binary)"
         );
     }
 }

@@ -84,6 +84,8 @@ pub enum PostgresError {
     StreamEnded,
     #[error("relation {oid} is gone or was renamed while it was read")]
     RelationChanged { oid: u32 },
+    #[error("{what}")]
+    ShapeChanged { what: String },
     #[error("the rows of a COPY cannot be decoded: {what}")]
     CopyFormat { what: &'static str },
 }
@@ -105,6 +107,7 @@ impl PostgresError {
             | PostgresError::StreamSilent { .. }
             | PostgresError::ServerDraining
             | PostgresError::StreamEnded
+            | PostgresError::ShapeChanged { .. }
             | PostgresError::RelationChanged { .. } => Transient,
             PostgresError::Tls { .. }
             | PostgresError::SettingsIgnored { .. }

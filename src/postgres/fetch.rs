@@ -4,6 +4,7 @@
 //!
 //! Holds: one statement, so one snapshot, and it is in the answer also when no row is. The WAL position in
 //! the answer was read after that snapshot was taken, so every commit that the snapshot sees lies below it (rule W).
+//! A row that does not pass the table's row filter is not found: the stream tells that it left (rule Q).
 //! A row answers to a key only when the key *prints* the same: `Ab` and `aB` are equal as citext, 1.0 and 1.00
 //! as numeric, but they are two entities, and the stream reports such a change as one of the key.
 //!
@@ -31,6 +32,10 @@ pub struct FetchShape {
     /// The key's columns, each with its type as `format_type` writes it (`Column::type_name`).
     pub key: Vec<(String, String)>,
     pub columns: Vec<String>,
+    /// The table's row filter, as PostgreSQL prints it.
+    pub filter: Option<String>,
+    /// Rows are in its partitions; else only its own rows count, not those of tables that inherit from it.
+    pub is_partitioned: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +145,13 @@ fn statement(shape: &FetchShape, keys: &[Vec<String>]) -> Result<String> {
     for i in 0..shape.key.len() {
         push(&mut sql, format_args!(", k{i}"));
     }
-    push(&mut sql, format_args!(") LEFT JOIN {} AS t ON ", quote_qualified(&shape.schema, &shape.name)));
+    let only = if shape.is_partitioned { "" } else { "ONLY " };
+    let table = format!("{only}{}", quote_qualified(&shape.schema, &shape.name));
+    match &shape.filter {
+        None => push(&mut sql, format_args!(") LEFT JOIN {table} AS t ON ")),
+        // In a subquery its names can mean nothing but the table's columns; the planner takes it apart again.
+        Some(filter) => push(&mut sql, format_args!(") LEFT JOIN (SELECT * FROM {table} WHERE {filter}) AS t ON ")),
+    }
     for (i, (column, type_name)) in shape.key.iter().enumerate() {
         let (and, column) = (if i == 0 { "" } else { " AND " }, quote_ident(column));
         push(
@@ -170,6 +181,8 @@ mod tests {
             name: "t".to_owned(),
             key: vec![("id".to_owned(), "bigint".to_owned()), ("Na\"me".to_owned(), "text".to_owned())],
             columns: vec!["e".to_owned()],
+            filter: None,
+            is_partitioned: false,
         };
         let keys = [vec!["1".to_owned(), "it's \\".to_owned()]];
         let sql = statement(&shape, &keys).expect("valid");
@@ -177,6 +190,10 @@ mod tests {
         assert!(sql.contains("t.\"id\" = k.k0::bigint AND"), "{sql}");
         assert!(sql.contains("t.\"Na\"\"me\" = k.k1::text"), "{sql}");
         assert!(sql.contains(", t.\"e\" FROM"), "{sql}");
+        assert!(sql.contains("LEFT JOIN ONLY \"s\".\"t\" AS t ON"), "{sql}");
+        let filtered = FetchShape { filter: Some("(n > 1)".to_owned()), is_partitioned: true, ..shape.clone() };
+        let sql = statement(&filtered, &keys).expect("valid");
+        assert!(sql.contains("LEFT JOIN (SELECT * FROM \"s\".\"t\" WHERE (n > 1)) AS t ON"), "{sql}");
         assert!(statement(&shape, &[]).is_err());
         assert!(statement(&shape, &[vec!["1".to_owned()]]).is_err());
     }

@@ -22,6 +22,7 @@ pub mod connect;
 pub mod copy;
 pub mod decode;
 pub mod fetch;
+pub mod filter;
 pub mod float;
 pub mod gate;
 pub mod pgoutput;

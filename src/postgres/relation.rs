@@ -40,6 +40,8 @@ pub struct TrackedColumn {
     pub name: String,
     pub type_oid: Oid,
     pub typmod: i32,
+    /// Never in the stream: its value is to be read from the table, for every row.
+    pub reread: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,8 @@ enum Known {
 }
 
 struct Projection {
-    /// For each column of the `Row`, its place in the tuple.
-    places: Box<[usize]>,
+    /// For each column of the `Row`, its place in the tuple; `None` for one that is not in it and must be read.
+    places: Box<[Option<usize>]>,
     /// Number of values of a tuple.
     width: usize,
     /// The relation itself is FULL.
@@ -257,8 +259,10 @@ fn untag(old: OldTuple) -> (Tuple, bool) {
 impl Projection {
     /// Takes the values out of the tuple: each column has one place.
     fn row(&self, tuple: &mut Tuple) -> Row {
-        let take =
-            |&place: &usize| tuple.get_mut(place).map_or(Value::Null, |value| std::mem::replace(value, Value::Null));
+        let take = |place: &Option<usize>| match place {
+            Some(place) => tuple.get_mut(*place).map_or(Value::Null, |value| std::mem::replace(value, Value::Null)),
+            None => Value::UnchangedToast,
+        };
         Row(self.places.iter().map(take).collect())
     }
 }
@@ -298,6 +302,10 @@ fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, Stri
     }
     let mut places = Vec::with_capacity(table.columns.len());
     for (i, column) in table.columns.iter().enumerate() {
+        if column.reread {
+            places.push(None);
+            continue;
+        }
         let found = relation.columns.iter().enumerate().find(|(_, candidate)| candidate.name == column.name);
         let Some((place, found)) = found else {
             return Err(format!(
@@ -317,7 +325,7 @@ fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, Stri
         if table.key.contains(&i) && !found.in_identity {
             return Err(format!("the replica identity of {what} no longer covers the key column {:?}", column.name));
         }
-        places.push(place);
+        places.push(Some(place));
     }
     Ok(Projection { places: places.into(), width: relation.columns.len(), full: relation.replica_identity == b'f' })
 }
@@ -341,7 +349,8 @@ mod tests {
 
     /// docs (id int8 key, title text, embedding vector(3)), and in PostgreSQL a column that the plan leaves out.
     fn docs(leaves: &[(Oid, bool)]) -> TrackedTable {
-        let column = |name: &str, type_oid, typmod| TrackedColumn { name: name.to_owned(), type_oid, typmod };
+        let column =
+            |name: &str, type_oid, typmod| TrackedColumn { name: name.to_owned(), type_oid, typmod, reread: false };
         TrackedTable {
             id: DOCS,
             oid: ROOT,

@@ -29,7 +29,7 @@ use crate::config::{Settings, TableSettings};
 use crate::milvus::MilvusError;
 use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::PostgresError;
-use crate::postgres::catalog::{RelationKind, Table};
+use crate::postgres::catalog::Table;
 
 use fence::{Fence, TableState};
 use source::Source;
@@ -205,12 +205,13 @@ pub async fn verify(
 
     let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
     let tables = crate::postgres::catalog::read_tables(&connection, &patterns).await.map_err(VerifyError::Connect)?;
-    let tables = chosen(settings, tables, &options.tables)?;
+    let mut tables = chosen(settings, tables, &options.tables)?;
+    crate::pipeline::describe(&settings.source, &connection, &mut tables).await.map_err(VerifyError::Connect)?;
     let plan: Plan = crate::plan::build(&tables, &server).map_err(VerifyError::Plan)?;
 
     let fence = Fence::new(&connection, settings).await?;
     let mut report = Report { daemon: fence.has_daemon(), tables: Vec::new() };
-    for (table, (catalog, _)) in plan.tables.iter().zip(&tables) {
+    for table in &plan.tables {
         let name = table.qualified_name();
         let state = fence.following(&name, Instant::now() + options.timeout).await?;
         let stopped = match state {
@@ -229,10 +230,9 @@ pub async fn verify(
         if !differences.is_empty() {
             return Err(VerifyError::Unfit { table: name, collection: collection.to_owned(), differences });
         }
-        let partitioned = catalog.kind == RelationKind::PartitionedTable;
         let comparison = Comparison {
             table,
-            source: Source::new(&connection, table, partitioned).await?,
+            source: Source::new(&connection, table).await?,
             target: Target::new(client.as_ref(), table),
             fence: &fence,
             options: &options,

@@ -27,7 +27,7 @@ const VERSION_COLUMNS: usize = 3;
 pub struct Source<'a> {
     client: &'a Client,
     table: String,
-    /// `ONLY "schema"."table" AS t`, without ONLY for a partitioned table.
+    /// `ONLY "schema"."table" AS t`, without ONLY for a partitioned table; of it the rows that pass the row filter.
     from: String,
     columns: Vec<String>,
     /// Indexes into `columns`, in key order.
@@ -56,7 +56,7 @@ impl SourceRow {
 }
 
 impl<'a> Source<'a> {
-    pub async fn new(client: &'a Client, table: &TablePlan, partitioned: bool) -> Result<Source<'a>, VerifyError> {
+    pub async fn new(client: &'a Client, table: &TablePlan) -> Result<Source<'a>, VerifyError> {
         let key = table.key.columns().to_vec();
         let mut key_types = Vec::with_capacity(key.len());
         for &column in &key {
@@ -65,11 +65,16 @@ impl<'a> Source<'a> {
             let row = client.query_one(sql, &[&table.columns[column].type_oid]).await.map_err(VerifyError::Source)?;
             key_types.push(row.try_get(0).map_err(VerifyError::Source)?);
         }
-        let only = if partitioned { "" } else { "ONLY " };
+        let only = if table.is_partitioned { "" } else { "ONLY " };
+        let name = format!("{only}{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name));
+        let from = match &table.row_filter {
+            None => format!("{name} AS t"),
+            Some(filter) => format!("(SELECT tableoid, ctid, xmin, * FROM {name} WHERE {filter}) AS t"),
+        };
         Ok(Source {
             client,
             table: table.qualified_name(),
-            from: format!("{only}{}.{} AS t", escape_identifier(&table.schema), escape_identifier(&table.name)),
+            from,
             columns: table.columns.iter().map(|column| format!("t.{}", escape_identifier(&column.name))).collect(),
             key,
             key_types,

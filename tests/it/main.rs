@@ -6,6 +6,9 @@
 //! types            PostgreSQL as the oracle of single values
 //! snapshot         the copy beside a running stream
 //! streaming        changes as they come, one difficulty a test
+//! filters          row filters and column lists, of the publication and of the settings
+//! keys             every type of key, keys of chosen columns, keys that change in form only
+//! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -24,6 +27,8 @@ mod bench_server;
 mod check;
 mod dashboards;
 mod faults;
+mod filters;
+mod keys;
 mod layering;
 mod milvus_contract;
 mod milvus_servers;
@@ -32,6 +37,7 @@ mod quota;
 mod rest;
 mod restart;
 mod servers;
+mod shapes;
 mod snapshot;
 mod streaming;
 mod support;

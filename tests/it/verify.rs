@@ -150,7 +150,7 @@ impl Scene {
         let mut rows = Vec::new();
         for range in plan_ranges(&connection, leaf, 1 << 30).await.expect("ranges").ranges {
             reader.begin(leaf).await.expect("a snapshot");
-            let chunk = reader.read_rows(&names, range, usize::MAX).await.expect("rows");
+            let chunk = reader.read_rows(&names, None, range, usize::MAX).await.expect("rows");
             assert!(chunk.rest.is_none());
             rows.extend(chunk.rows);
             reader.finish().await.expect("the snapshot ends");

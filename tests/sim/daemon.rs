@@ -246,7 +246,12 @@ impl World {
         note!(self, "       started: {start:?}");
         let chunks = self.disk.latest().chunks;
         let (columns, tables) = (self.codec.columns(), self.tables);
-        let table = |list: &super::disk::ChunkList| TableStart { columns, key_columns: 1, copied: list.all_done() };
+        let table = |list: &super::disk::ChunkList| TableStart {
+            columns,
+            key_columns: 1,
+            reread_columns: 0,
+            copied: list.all_done(),
+        };
         let mut engine = Engine::new(self.settings, chunks.iter().take(tables).map(table).collect(), start);
         if let Sabotage::Engine(flaw) = self.sabotage {
             engine.sabotage(flaw);

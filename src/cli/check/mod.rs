@@ -20,9 +20,9 @@ use serde::Serialize;
 use crate::checkpoint::{Identity, Saved, Store, StoreError};
 use crate::config::{Loaded, Settings};
 use crate::milvus::{Class, Milvus, MilvusError, ServerInfo};
-use crate::pipeline;
+use crate::pipeline::{self, Catalog};
 use crate::plan::{self, Plan};
-use crate::postgres::catalog::Table;
+use crate::postgres::publication::Wanted;
 use crate::postgres::{self, Connection, Disposition, PostgresError, gate};
 
 use super::{Exit, Failure, Global};
@@ -107,10 +107,9 @@ async fn check(settings: &Settings, findings: &mut Findings) {
     let saved = state(settings, findings).await;
     let tables = source(settings, &saved, findings).await;
     let target = target(settings, findings).await;
-    let Some(tables) = tables else { return };
+    let Some(catalog) = tables else { return };
     // Without a target the plan is made for a new server, so that what PostgreSQL's side lacks is shown anyway.
     let server = target.as_ref().map_or_else(|| ServerInfo { version: String::new() }, |(_, server)| server.clone());
-    let catalog = tables.into_iter().map(|(pattern, table)| (table, settings.tables[pattern].clone())).collect();
     match pipeline::make_plan(settings, &catalog, &server) {
         Ok(plan) => {
             judge::plan(&plan, findings);
@@ -190,7 +189,7 @@ fn writable_ancestor(path: &Path) -> Result<(), &Path> {
 }
 
 /// Both kinds of connection, and everything on PostgreSQL's side. `None`: the tables are not known.
-async fn source(settings: &Settings, saved: &State, findings: &mut Findings) -> Option<Vec<(usize, Table)>> {
+async fn source(settings: &Settings, saved: &State, findings: &mut Findings) -> Option<Catalog> {
     judge::transport(&settings.source, findings);
     let sql = match postgres::connect(&settings.source, "check").await {
         Ok(sql) => sql,
@@ -213,11 +212,12 @@ async fn source(settings: &Settings, saved: &State, findings: &mut Findings) -> 
         }
     };
     judge::patterns(&settings.tables, &tables, findings);
-    let found: Vec<Table> = tables.iter().map(|(_, table)| table.clone()).collect();
-    if !found.is_empty() {
-        publication(settings, &sql, &found, findings).await;
+    let mut catalog: Catalog =
+        tables.into_iter().map(|(pattern, table)| (table, settings.tables[pattern].clone())).collect();
+    if !catalog.is_empty() {
+        publication(settings, &sql, &mut catalog, findings).await;
     }
-    Some(tables)
+    Some(catalog)
 }
 
 /// The replication connection is another kind of log-in: other entries in pg_hba.conf, another privilege, no pooler.
@@ -257,26 +257,30 @@ async fn replication(settings: &Settings, saved: &State, findings: &mut Findings
     }
 }
 
-async fn publication(settings: &Settings, sql: &Connection, tables: &[Table], findings: &mut Findings) {
+async fn publication(settings: &Settings, sql: &Connection, catalog: &mut Catalog, findings: &mut Findings) {
     let name = &settings.source.publication;
-    match postgres::publication::read_publication(sql, name).await {
-        Ok(Some(publication)) => {
-            let problems = postgres::publication::problems(&publication, tables);
+    let found = match pipeline::describe(&settings.source, sql, catalog).await {
+        Ok(found) => found,
+        Err(error) => return postgres_error("publication", &error, findings),
+    };
+    let wanted = pipeline::wanted(catalog, sql.version_num());
+    match found {
+        Some(publication) => {
+            let problems = postgres::publication::problems(&publication, &wanted);
             judge::publication(&publication, &problems, settings.source.create, findings);
         }
-        Ok(None) => match may_create_publication(sql, tables).await {
+        None => match may_create_publication(sql, &wanted).await {
             Ok(may) => {
-                let statement = postgres::publication::create_statement(name, tables);
+                let statement = postgres::publication::create_statement(name, &wanted);
                 judge::no_publication(name, settings.source.create, &may, statement, findings);
             }
             Err(error) => findings.warning("publication", chain(&error), None),
         },
-        Err(error) => postgres_error("publication", &error, findings),
     }
 }
 
 /// What the role lacks for CREATE PUBLICATION … FOR TABLE: CREATE on the database, and owning every table.
-async fn may_create_publication(sql: &Connection, tables: &[Table]) -> Result<Vec<String>, tokio_postgres::Error> {
+async fn may_create_publication(sql: &Connection, tables: &[Wanted]) -> Result<Vec<String>, tokio_postgres::Error> {
     let create = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
     let mut lacks = Vec::new();
     if !sql.query_one(create, &[]).await?.try_get::<_, bool>(0)? {

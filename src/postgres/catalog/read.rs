@@ -5,11 +5,28 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use super::{Column, Index, Leaf, PgType, PrimaryKey, RelationKind, ReplicaIdentity, Table, TypeKind};
+use super::{
+    Column, Generated, Index, Leaf, PgType, PrimaryKey, Published, RelationKind, ReplicaIdentity, Table, TypeKind,
+    UniqueIndex,
+};
 use crate::change::Oid;
 use crate::postgres::{Connection, PostgresError, Result};
 
 const DOING: &str = "read the catalog";
+
+/// The leaves of each of these tables by oid, sorted: what changes when a partition is attached, detached or dropped.
+pub async fn read_leaf_oids(connection: &Connection, oids: &[Oid]) -> Result<Vec<(Oid, Vec<Oid>)>> {
+    let mut found = Vec::with_capacity(oids.len());
+    for row in connection.rows(DOING, LEAF_OIDS, &[&oids]).await? {
+        found.push((get(&row, 0)?, get(&row, 1)?));
+    }
+    Ok(found)
+}
+
+const LEAF_OIDS: &str = "\
+SELECT r.root, pg_catalog.array_agg(p.relid::pg_catalog.oid ORDER BY p.relid::pg_catalog.oid)
+FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS r (root)
+CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.root) p WHERE p.isleaf GROUP BY r.root ORDER BY r.root";
 
 /// The tables that the patterns name, each once, sorted by schema and name, with the index of its pattern: an exact name
 /// wins over a glob, else the first glob. A pattern that names nothing does not occur in the answer.
@@ -40,6 +57,9 @@ async fn read(connection: &Connection, patterns: &[String]) -> Result<Vec<(usize
         columns: columns(connection, &oids).await?,
         leaves: grouped(connection, LEAVES, &oids, leaf).await?,
         primary_keys: grouped(connection, PRIMARY_KEYS, &oids, primary_key).await?,
+        unique_indexes: grouped(connection, UNIQUE_INDEXES, &oids, unique_index).await?,
+        ancestors: grouped(connection, ANCESTORS, &oids, |row| get(row, 1)).await?,
+        children: grouped(connection, CHILDREN, &oids, |row| get(row, 1)).await?,
         indexes: grouped(connection, INDEXES, &oids, index).await?,
     };
     let mut tables = Vec::with_capacity(found.len());
@@ -130,7 +150,8 @@ const LEAVES: &str = "\
 SELECT r.root, c.oid, n.nspname::text, c.relname::text, c.relreplident::text,
   (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_index i
      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-     WHERE i.indrelid = c.oid AND i.indisreplident)
+     WHERE i.indrelid = c.oid AND i.indisreplident),
+  c.relkind = 'f', c.relpersistence <> 'p', pg_catalog.row_security_active(c.oid)
 FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS r (root)
 CROSS JOIN LATERAL (SELECT p.relid FROM pg_catalog.pg_partition_tree(r.root) p WHERE p.isleaf
   UNION SELECT k.oid FROM pg_catalog.pg_class k WHERE k.oid = r.root AND k.relkind <> 'p') AS l (oid)
@@ -145,6 +166,27 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnu
 WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisprimary AND k.place <= i.indnkeyatts
 GROUP BY i.indrelid, x.relname, i.indimmediate";
 
+/// `indkey` is 0 for an expression.
+const UNIQUE_INDEXES: &str = "\
+SELECT i.indrelid, x.relname::text, NOT i.indimmediate, i.indpred IS NOT NULL,
+  pg_catalog.array_agg(a.attname::text ORDER BY k.place)
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL
+  AND k.place <= i.indnkeyatts
+GROUP BY i.indrelid, x.relname, i.indimmediate, i.indpred IS NOT NULL ORDER BY x.relname";
+
+const ANCESTORS: &str = "\
+SELECT r.oid, a.relid::pg_catalog.oid FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS r (oid)
+CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(r.oid) WITH ORDINALITY AS a (relid, place)
+WHERE a.relid <> r.oid ORDER BY a.place";
+
+const CHILDREN: &str = "\
+SELECT i.inhparent, n.nspname::text || '.' || c.relname::text FROM pg_catalog.pg_inherits i
+JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = ANY ($1::pg_catalog.oid[]) AND NOT c.relispartition ORDER BY 2";
+
 const INDEXES: &str = "\
 SELECT i.indrelid, x.relname::text, m.amname::text,
   CASE WHEN i.indnkeyatts = 1 THEN (SELECT a.attname::text FROM pg_catalog.pg_attribute a
@@ -156,7 +198,7 @@ WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisvalid ORDER BY x.relnam
 
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
-  a.attnotnull, a.attgenerated::text <> ''
+  a.attnotnull, a.attgenerated::text
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = ANY ($1::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
@@ -198,6 +240,9 @@ struct Details {
     columns: HashMap<Oid, Vec<Column>>,
     leaves: HashMap<Oid, Vec<Leaf>>,
     primary_keys: HashMap<Oid, Vec<PrimaryKey>>,
+    unique_indexes: HashMap<Oid, Vec<UniqueIndex>>,
+    ancestors: HashMap<Oid, Vec<Oid>>,
+    children: HashMap<Oid, Vec<String>>,
     indexes: HashMap<Oid, Vec<Index>>,
 }
 
@@ -219,11 +264,15 @@ impl Details {
             can_select: get(row, 6)?,
             replica_identity: replica_identity(get(row, 7)?, get(row, 8)?),
             primary_key: self.primary_keys.remove(&oid).and_then(|keys| keys.into_iter().next()),
+            unique_indexes: self.unique_indexes.remove(&oid).unwrap_or_default(),
             columns: self.columns.remove(&oid).unwrap_or_default(),
             leaves: self.leaves.remove(&oid).unwrap_or_default(),
+            ancestors: self.ancestors.remove(&oid).unwrap_or_default(),
+            children: self.children.remove(&oid).unwrap_or_default(),
             indexes: self.indexes.remove(&oid).unwrap_or_default(),
             estimated_rows: get::<Option<i64>>(row, 9)?.and_then(|rows| u64::try_from(rows).ok()),
             bytes: u64::try_from(get::<i64>(row, 10)?).unwrap_or(0),
+            published: Published::default(),
         })
     }
 }
@@ -244,11 +293,18 @@ fn leaf(row: &Row) -> Result<Leaf> {
         schema: get(row, 2)?,
         name: get(row, 3)?,
         replica_identity: replica_identity(get(row, 4)?, get(row, 5)?),
+        is_foreign: get(row, 6)?,
+        unlogged: get(row, 7)?,
+        row_security_applies: get(row, 8)?,
     })
 }
 
 fn primary_key(row: &Row) -> Result<PrimaryKey> {
     Ok(PrimaryKey { index_name: get(row, 1)?, deferrable: get(row, 2)?, columns: get(row, 3)? })
+}
+
+fn unique_index(row: &Row) -> Result<UniqueIndex> {
+    Ok(UniqueIndex { name: get(row, 1)?, deferrable: get(row, 2)?, partial: get(row, 3)?, columns: get(row, 4)? })
 }
 
 fn index(row: &Row) -> Result<Index> {
@@ -281,7 +337,11 @@ async fn columns(connection: &Connection, oids: &[Oid]) -> Result<HashMap<Oid, V
             type_name: get(row, 4)?,
             data_type: types.resolve(type_oid, typmod)?,
             not_null: get(row, 5)?,
-            generated: get(row, 6)?,
+            generated: match get::<&str>(row, 6)? {
+                "" => Generated::No,
+                "s" => Generated::Stored,
+                _ => Generated::Virtual,
+            },
         });
     }
     Ok(columns)

@@ -34,7 +34,7 @@ async fn chunks_cover_a_table_exactly_once_while_it_is_written_to() {
                 let view = reader.begin(leaf).await.expect("begun");
                 assert_eq!(view.filenode, planned.filenode);
                 assert!(view.insert_lsn <= probe.insert_lsn().await.expect("position"));
-                let chunk = reader.read_rows(&columns, range, bytes_max).await.expect("read");
+                let chunk = reader.read_rows(&columns, None, range, bytes_max).await.expect("read");
                 reader.finish().await.expect("ended");
                 assert_eq!(chunk.bytes, chunk.rows.iter().map(Row::size).sum::<usize>());
                 for row in &chunk.rows {
@@ -60,16 +60,16 @@ async fn chunks_cover_a_table_exactly_once_while_it_is_written_to() {
         client.batch_execute("insert into docs select i, 'late' from generate_series(10001, 12000) i").await.expect("");
         reader.begin(leaf).await.expect("begun");
         let last = *planned.ranges.last().expect("a range");
-        let late = reader.read_rows(&columns, last, usize::MAX).await.expect("read");
+        let late = reader.read_rows(&columns, None, last, usize::MAX).await.expect("read");
         assert!(late.rows.iter().filter(|row| row.0[0] == text("late")).count() > 1000);
 
         // The snapshot stays the same within a chunk and is another after `resnapshot`.
         client.batch_execute("insert into docs values (20000, 'later')").await.expect("written");
         let count = |chunk: &walvec::postgres::copy::ChunkRows| chunk.rows.len();
-        let again = reader.read_rows(&columns, last, usize::MAX).await.expect("read");
+        let again = reader.read_rows(&columns, None, last, usize::MAX).await.expect("read");
         assert_eq!(count(&again), count(&late));
         reader.resnapshot().await.expect("again");
-        let again = reader.read_rows(&columns, last, usize::MAX).await.expect("read");
+        let again = reader.read_rows(&columns, None, last, usize::MAX).await.expect("read");
         assert_eq!(count(&again), count(&late) + 1);
     }
 }
@@ -103,20 +103,20 @@ async fn a_rewrite_is_seen_by_the_file_node_and_never_as_an_empty_table() {
             (count > 0).then_some(())
         })
         .await;
-        assert_eq!(reader.read_rows(&columns, all, usize::MAX).await.expect("read").rows.len(), 100);
+        assert_eq!(reader.read_rows(&columns, None, all, usize::MAX).await.expect("read").rows.len(), 100);
         assert!(!rewriter.is_finished());
         reader.finish().await.expect("ended");
         tokio::time::timeout(PATIENCE, &mut rewriter).await.expect("in time").expect("joined").expect("rewritten");
 
         let view = reader.begin(leaf).await.expect("begun");
         assert_ne!(view.filenode, planned.filenode, "a rewrite gives another file node");
-        assert_eq!(reader.read_rows(&columns, all, usize::MAX).await.expect("read").rows.len(), 100);
+        assert_eq!(reader.read_rows(&columns, None, all, usize::MAX).await.expect("read").rows.len(), 100);
         reader.finish().await.expect("ended");
 
         // Its name may change, it may not.
         client.batch_execute("alter table docs rename to papers").await.expect("renamed");
         reader.begin(leaf).await.expect("found by its oid");
-        match reader.read_rows(&["absent".to_owned()], all, usize::MAX).await {
+        match reader.read_rows(&["absent".to_owned()], None, all, usize::MAX).await {
             Err(error) => assert_eq!(error.sqlstate(), Some("42703"), "{error:?}"),
             Ok(_) => panic!("a column that is not there was read"),
         }

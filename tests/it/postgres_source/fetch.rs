@@ -48,6 +48,8 @@ async fn rows_are_fetched_by_keys_of_every_kind() {
             name: name.to_owned(),
             key: key.iter().map(|&(column, kind)| (column.to_owned(), kind.to_owned())).collect(),
             columns: columns.iter().map(|&column| column.to_owned()).collect(),
+            filter: None,
+            is_partitioned: name == "Pa\"irs",
         };
         let keys = |keys: &[&[&str]]| -> Vec<Vec<String>> {
             keys.iter().map(|key| key.iter().map(|&part| part.to_owned()).collect()).collect()
@@ -119,7 +121,7 @@ async fn a_fetch_that_does_not_see_a_commit_says_so() {
     let docs = tables(&settings, &["docs"]).await;
     let connection = sql(&settings).await;
     connection.batch_execute(local).await.expect("set");
-    ensure_publication(&connection, &settings, &docs).await.expect("published");
+    ensure_publication(&connection, &settings, &whole(&docs)).await.expect("published");
     let mut session = Session::open(&settings, Lsn::ZERO).await.expect("session");
     session.create_slot().await.expect("slot");
     let mut stream = session.start(all_tracked(&docs)).await.expect("started");
@@ -135,6 +137,8 @@ async fn a_fetch_that_does_not_see_a_commit_says_so() {
         name: "docs".to_owned(),
         key: vec![("id".to_owned(), "bigint".to_owned())],
         columns: vec!["e".to_owned()],
+        filter: None,
+        is_partitioned: false,
     };
     let key = [vec!["1".to_owned()]];
     let fetched = fetcher.fetch(&shape, &key).await.expect("fetched");

@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use walvec::change::{Change, Event, Lsn, OldRow, Row, TableId, Value};
 use walvec::config::settings::{Secret, SourceSettings, SslMode};
-use walvec::postgres::catalog::{RelationKind, ReplicaIdentity, Table, TypeKind, read_facts, read_tables};
+use walvec::postgres::catalog::{Generated, RelationKind, ReplicaIdentity, Table, TypeKind, read_facts, read_tables};
 use walvec::postgres::copy::{ChunkReader, Range, plan_ranges};
 use walvec::postgres::fetch::{FetchShape, Fetcher};
 use walvec::postgres::gate::{GateRefusal, Saved, Verdict, decide};
 use walvec::postgres::probe::Probe;
-use walvec::postgres::publication::{ensure_publication, read_publication};
+use walvec::postgres::publication::{Wanted, ensure_publication, read_publication};
 use walvec::postgres::relation::{TrackedColumn, TrackedLeaf, TrackedTable};
 use walvec::postgres::stream::{Session, Stream};
 use walvec::postgres::{Connection, Disposition, PostgresError, connect};
@@ -77,6 +77,7 @@ fn tracked(id: u32, table: &Table) -> TrackedTable {
         name: column.name.clone(),
         type_oid: column.type_oid,
         typmod: column.typmod,
+        reread: false,
     };
     let leaf = |leaf: &walvec::postgres::catalog::Leaf| TrackedLeaf {
         oid: leaf.oid,
@@ -96,13 +97,17 @@ fn tracked(id: u32, table: &Table) -> TrackedTable {
 /// Publication, slot, stream: as the first start does it.
 async fn first_stream(settings: &SourceSettings, tables: &[Table]) -> (Stream, Lsn) {
     let connection = sql(settings).await;
-    ensure_publication(&connection, settings, tables).await.expect("published");
+    ensure_publication(&connection, settings, &whole(tables)).await.expect("published");
     let mut session = Session::open(settings, Lsn::ZERO).await.expect("session");
     let identity = session.identify().await.expect("identified");
     let slot = session.slot().await.expect("slot read");
     assert_eq!(decide(None, &identity, slot.as_ref()), Verdict::CreateSlot);
     let consistent_point = session.create_slot().await.expect("slot created");
     (session.start(all_tracked(tables)).await.expect("started"), consistent_point)
+}
+
+fn whole(tables: &[Table]) -> Vec<Wanted> {
+    tables.iter().map(Wanted::whole).collect()
 }
 
 fn all_tracked(tables: &[Table]) -> Vec<TrackedTable> {

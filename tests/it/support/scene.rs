@@ -28,7 +28,8 @@ pub struct Scene {
     /// The same for the test's own reading, never through a proxy.
     verify_source_url: String,
     verify_target_url: String,
-    tables: Vec<String>,
+    /// Each with more lines for its `[[table]]`.
+    tables: Vec<(String, String)>,
     /// More lines for the target's section.
     pub target: String,
     /// More lines for the configuration, before the tables.
@@ -86,8 +87,20 @@ impl Scene {
     pub async fn table(&mut self, columns: &str) -> String {
         let name = unique("docs");
         self.sql(&format!("create table {name} ({columns})")).await;
-        self.tables.push(name.clone());
+        self.follow(&name, "");
         name
+    }
+
+    /// Takes a table into the configuration that is there already: `name` in `public`, or `schema.name`, with more lines
+    /// for its `[[table]]`.
+    pub fn follow(&mut self, name: &str, lines: &str) {
+        self.tables.push((name.to_owned(), lines.to_owned()));
+    }
+
+    /// Changes the lines of a table's `[[table]]`.
+    pub fn set_lines(&mut self, table: &str, lines: &str) {
+        let entry = self.tables.iter_mut().find(|(name, _)| name == table).expect("a table of the configuration");
+        lines.clone_into(&mut entry.1);
     }
 
     /// `id bigint, title text, n int, embedding vector(dim)`. From about 500 dimensions the embedding is stored out of line.
@@ -111,10 +124,11 @@ impl Scene {
             target = self.target,
             extra = self.extra,
         );
-        for table in &self.tables {
+        for (table, lines) in &self.tables {
             let collection = self.collection(table);
+            let name = if table.contains('.') { table.clone() } else { format!("public.{table}") };
             let more = &self.per_table;
-            write!(text, "[[table]]\nname = \"public.{table}\"\ncollection = {collection:?}\n{more}\n")
+            write!(text, "[[table]]\nname = {name:?}\ncollection = {collection:?}\n{more}\n{lines}\n")
                 .expect("a string takes text");
         }
         text
@@ -122,7 +136,8 @@ impl Scene {
 
     /// The name of a table's collection: test processes share servers one after the other.
     pub fn collection(&self, table: &str) -> String {
-        format!("{table}_{}", self.slot)
+        let valid = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        format!("{}_{}", table.chars().map(valid).collect::<String>(), self.slot)
     }
 
     pub fn start(&self) -> Daemon {
@@ -170,6 +185,21 @@ impl Scene {
     pub async fn converged(&self, daemon: &mut Daemon) {
         self.caught_up(daemon).await;
         self.assert_equal().await;
+    }
+
+    /// How many entities the table's collection has.
+    pub async fn count(&self, table: &str) -> u64 {
+        let target = walvec::pipeline::connect_target(&self.settings().target).expect("a client");
+        target.count(&self.collection(table)).await.expect("counted")
+    }
+
+    /// Starts the daemon, which must end by itself, and returns what it said.
+    pub async fn refused(&self) -> String {
+        let mut daemon = self.start();
+        let status = daemon.ended(PATIENCE).await;
+        let log = daemon.log();
+        assert!(!status.success(), "it started:\n{log}");
+        log
     }
 
     /// Every value of every row the same on both sides, now.
