@@ -447,8 +447,8 @@ impl Resolver<'_> {
         let generated = self.word(&table.generated, "table.generated", &[("skip", false), ("reread", true)]);
         let removed = [("stop", false), ("keep", true)];
         let removed = self.word(&table.partition_removed, "table.partition_removed", &removed);
-        let metrics = [("COSINE", "COSINE"), ("L2", "L2"), ("IP", "IP")];
-        let metric = table.metric.and_then(|metric| self.word(&metric, "table.metric", &metrics)).map(str::to_owned);
+        let metric = table.metric.and_then(|metric| self.metric(&metric, "table.metric"));
+        let on_misfit = self.on_misfit(&table.on_misfit, "table.on_misfit");
         let num_shards = table.num_shards.map(|shards| self.count(&shards, "table.num_shards", 1, 64));
         let fields = table.fields.into_iter().map(|(column, field)| self.field(column, field)).collect();
         TableSettings {
@@ -464,6 +464,9 @@ impl Resolver<'_> {
             keep_removed_partitions: removed.unwrap_or(false),
             index,
             metric,
+            scalar_indexes: table.scalar_indexes,
+            placeholder_vector: table.placeholder_vector,
+            on_misfit: on_misfit.unwrap_or_default(),
             num_shards,
             fields,
         }
@@ -481,8 +484,37 @@ impl Resolver<'_> {
             max_capacity: field.max_capacity.map(|n| self.count(&n, &key("max_capacity"), 1, 4_096)),
             dimension: field.dimension.map(|n| self.count(&n, &key("dimension"), 2, 32_768)),
             rename: field.rename.map(Spanned::into_inner),
+            data_type: field.r#type,
+            encoding: field.encoding.and_then(|word| {
+                self.word(&word, &key("encoding"), &Encoding::ALL.map(|encoding| (encoding.name(), encoding)))
+            }),
+            nullable: field.nullable,
+            on_misfit: field.on_misfit.and_then(|word| self.on_misfit(&word, &key("on_misfit"))),
+            metric: field.metric.and_then(|metric| self.metric(&metric, &key("metric"))),
+            index: field.index,
+            index_params: field
+                .index_params
+                .into_iter()
+                .map(|(name, param)| {
+                    let text = match param {
+                        written::Param::Integer(number) => number.to_string(),
+                        written::Param::Float(number) => number.to_string(),
+                        written::Param::Text(text) => text,
+                    };
+                    (name, text)
+                })
+                .collect(),
         };
         (column, settings)
+    }
+
+    fn on_misfit(&mut self, word: &Spanned<String>, key: &str) -> Option<OnMisfit> {
+        self.word(word, key, &OnMisfit::ALL.map(|policy| (policy.name(), policy)))
+    }
+
+    fn metric(&mut self, word: &Spanned<String>, key: &str) -> Option<String> {
+        let metrics = ["COSINE", "L2", "IP", "HAMMING", "JACCARD"].map(|metric| (metric, metric));
+        self.word(word, key, &metrics).map(str::to_owned)
     }
 }
 

@@ -198,6 +198,58 @@ pub enum IndexSetting {
     None,
 }
 
+/// What happens to a value that its field cannot hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMisfit {
+    /// The table stops.
+    #[default]
+    Error,
+    /// NULL takes its place.
+    Null,
+    /// A text is cut at a character, an array at an element; what cannot be cut stops the table.
+    Truncate,
+    /// The row is left out, and an entity of its key deleted.
+    SkipRow,
+}
+
+impl OnMisfit {
+    pub const ALL: [OnMisfit; 4] = [OnMisfit::Error, OnMisfit::Null, OnMisfit::Truncate, OnMisfit::SkipRow];
+
+    /// As the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnMisfit::Error => "error",
+            OnMisfit::Null => "null",
+            OnMisfit::Truncate => "truncate",
+            OnMisfit::SkipRow => "skip_row",
+        }
+    }
+}
+
+/// Another text than PostgreSQL's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// bytea in base64, with padding.
+    Base64,
+    /// bytea in hexadecimal, without `\x`.
+    Hex,
+    /// char(n) without the spaces at its end.
+    Trimmed,
+}
+
+impl Encoding {
+    pub const ALL: [Encoding; 3] = [Encoding::Base64, Encoding::Hex, Encoding::Trimmed];
+
+    /// As the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Base64 => "base64",
+            Encoding::Hex => "hex",
+            Encoding::Trimmed => "trimmed",
+        }
+    }
+}
+
 /// One `[[table]]`. `name` may be a glob; then `collection` is `None`.
 #[derive(Clone, Debug)]
 pub struct TableSettings {
@@ -220,8 +272,14 @@ pub struct TableSettings {
     /// Rows of a partition that is no longer one stay in the collection; else the table stops.
     pub keep_removed_partitions: bool,
     pub index: IndexSetting,
-    /// `metric_type` to use instead of the one found: `COSINE`, `L2` or `IP`.
+    /// `metric_type` to use instead of the one found, for vectors that have it.
     pub metric: Option<String>,
+    /// Index the fields of columns that have a btree index.
+    pub scalar_indexes: bool,
+    /// Give a table without a vector a constant one, as a collection must have one.
+    pub placeholder_vector: bool,
+    /// For fields that do not say.
+    pub on_misfit: OnMisfit,
     pub num_shards: Option<u32>,
     /// By column name.
     pub fields: Vec<(String, FieldSettings)>,
@@ -276,4 +334,14 @@ pub struct FieldSettings {
     pub max_capacity: Option<u32>,
     /// `dim` of a vector column declared without one.
     pub dimension: Option<u32>,
+    /// Field type by Milvus's name, one of those that the column's type can become.
+    pub data_type: Option<String>,
+    pub encoding: Option<Encoding>,
+    /// False: NULL does not fit, although the server could hold it.
+    pub nullable: Option<bool>,
+    pub on_misfit: Option<OnMisfit>,
+    pub metric: Option<String>,
+    /// Index type by Milvus's name.
+    pub index: Option<String>,
+    pub index_params: std::collections::BTreeMap<String, String>,
 }

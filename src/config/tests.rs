@@ -193,7 +193,7 @@ fn every_mistake_names_its_line_its_key_and_the_way_out() {
         (
             "[[table]]",
             "metric = \"cosine\"",
-            "table.metric: \"cosine\" is none of \"COSINE\", \"L2\", \"IP\"; did you mean \"COSINE\"?",
+            "table.metric: \"cosine\" is none of \"COSINE\", \"L2\", \"IP\", \"HAMMING\", \"JACCARD\"; did you mean \"COSINE\"?",
         ),
         ("[[table]]", "fields.title.max_length = 70000", "table.fields.title.max_length: 70000 is not from 1 to 65535"),
         ("[[table]]", "fields.e.dimension = 1", "table.fields.e.dimension: 1 is not from 2 to 32768"),

@@ -218,8 +218,21 @@ pub struct Table {
     /// `auto`: from the pgvector index of the column, else AUTOINDEX. `none`: no index and no load, you make them.
     #[serde(default = "default_index")]
     pub index: Spanned<String>,
-    /// `COSINE`, `L2` or `IP`. Default: from the pgvector index's operator class, else COSINE.
+    /// `COSINE`, `L2`, `IP`, or of binary vectors `HAMMING` or `JACCARD`. Default: from the pgvector index's operator
+    /// class, else COSINE (HAMMING for binary vectors, IP for sparse ones).
     pub metric: Option<Spanned<String>>,
+    /// Index the fields of columns that have a btree index of their own. Default false.
+    #[serde(default)]
+    pub scalar_indexes: bool,
+    /// Take a table without a vector column, and give its collection a constant vector, as Milvus has no collection without
+    /// one. Default false: such a table is refused.
+    #[serde(default)]
+    pub placeholder_vector: bool,
+    /// What happens to a value that its field cannot hold, for fields that do not say. `error`: the table stops. `null`:
+    /// NULL takes its place. `truncate`: a text is cut at a character, an array at an element. `skip_row`: the row is left
+    /// out, and an entity of its key deleted. Default error.
+    #[serde(default = "default_on_misfit")]
+    pub on_misfit: Spanned<String>,
     /// Shards of a collection that is to be created, 1 to 64. Default: the server's.
     pub num_shards: Option<Spanned<u32>>,
     /// By column name.
@@ -245,8 +258,33 @@ pub struct Field {
     pub max_length: Option<Spanned<u32>>,
     /// `max_capacity` of an ARRAY, 1 to 4096. Default 4096.
     pub max_capacity: Option<Spanned<u32>>,
-    /// Dimension of a vector column that was declared without one, 2 to 32768.
+    /// Dimension of a vector column that was declared without one, 2 to 32768. Default: that of a value in the table.
     pub dimension: Option<Spanned<u32>>,
+    /// Field type, such as `INT64`, `JSON` or `BINARY_VECTOR`; docs/types.md has those that a column's type can become.
+    pub r#type: Option<String>,
+    /// Another text than PostgreSQL's own: `base64` or `hex` of a bytea, `trimmed` of a char(n).
+    pub encoding: Option<Spanned<String>>,
+    /// `false`: NULL does not fit, although the server could hold it. Default: true wherever the server can.
+    pub nullable: Option<bool>,
+    /// As the table's, for this field.
+    pub on_misfit: Option<Spanned<String>>,
+    /// As the table's, for this field.
+    pub metric: Option<Spanned<String>>,
+    /// Index type by Milvus's name, such as `HNSW`, `IVF_FLAT`, `AUTOINDEX`; `none` for no index on a scalar field. Default:
+    /// from the pgvector index, else AUTOINDEX.
+    pub index: Option<String>,
+    /// Parameters of the index, such as `{ M = 16, efConstruction = 200 }`. Default: those of the pgvector index.
+    #[serde(default)]
+    pub index_params: BTreeMap<String, Param>,
+}
+
+/// A parameter as it may be written: a number or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum Param {
+    Integer(i64),
+    Float(f64),
+    Text(String),
 }
 
 /// A default has no place in the file.
@@ -362,6 +400,10 @@ fn default_partition_removed() -> Spanned<String> {
     unplaced("stop".into())
 }
 
+fn default_on_misfit() -> Spanned<String> {
+    unplaced("error".into())
+}
+
 impl Default for State {
     fn default() -> State {
         State { path: default_state_path() }
@@ -470,10 +512,28 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "partition_removed",
             "index",
             "metric",
+            "scalar_indexes",
+            "placeholder_vector",
+            "on_misfit",
             "num_shards",
             "fields",
         ],
     ),
     ("table.columns", &["include", "exclude"]),
-    ("table.fields", &["rename", "max_length", "max_capacity", "dimension"]),
+    (
+        "table.fields",
+        &[
+            "rename",
+            "max_length",
+            "max_capacity",
+            "dimension",
+            "type",
+            "encoding",
+            "nullable",
+            "on_misfit",
+            "metric",
+            "index",
+            "index_params",
+        ],
+    ),
 ];

@@ -11,7 +11,7 @@
 mod lag;
 mod process;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prometheus::core::Collector;
@@ -119,6 +119,8 @@ pub struct Metrics {
     upserted: IntCounterVec,
     deleted: IntCounterVec,
     refused: IntCounterVec,
+    skipped: IntCounterVec,
+    altered: IntCounterVec,
     fetched: IntCounterVec,
     copied: IntCounterVec,
     copied_bytes: IntCounterVec,
@@ -143,6 +145,8 @@ pub struct TableMetrics {
     pub upserted: IntCounter,
     pub deleted: IntCounter,
     pub refused: IntCounter,
+    /// Rows left out by the policy of a field.
+    pub skipped: IntCounter,
     pub fetched: IntCounter,
     /// Rows read by the copy and handed on.
     pub copied: IntCounter,
@@ -150,9 +154,16 @@ pub struct TableMetrics {
     pub chunks_done: IntGauge,
     pub chunks_total: IntGauge,
     phases: [IntGauge; 5],
+    table: Arc<str>,
+    altered: IntCounterVec,
 }
 
 impl TableMetrics {
+    /// Values of a field that its policy replaced or cut.
+    pub fn altered(&self, field: &str, policy: &str) -> IntCounter {
+        self.altered.with_label_values(&[&self.table, field, policy])
+    }
+
     pub fn phase(&self, phase: TablePhase) {
         for (gauge, candidate) in self.phases.iter().zip(TablePhase::ALL) {
             gauge.set(i64::from(candidate == phase));
@@ -312,6 +323,11 @@ impl Metrics {
             upserted: make.by_table("walvec_rows_upserted_total", "Rows whose upsert Milvus acknowledged.")?,
             deleted: make.by_table("walvec_rows_deleted_total", "Rows whose delete Milvus acknowledged.")?,
             refused: make.by_table("walvec_rows_refused_total", "Rows that do not fit the collection.")?,
+            skipped: make.by_table("walvec_rows_skipped_total", "Rows left out, as the policy of a field says.")?,
+            altered: make.register(IntCounterVec::new(
+                Opts::new("walvec_values_altered_total", "Values replaced or cut, as the policy of their field says."),
+                &["table", "field", "policy"],
+            )?)?,
             fetched: make
                 .by_table("walvec_rows_fetched_total", "Rows read again because the stream left a value out.")?,
             copied: make.by_table("walvec_rows_copied_total", "Rows that the copy read.")?,
@@ -359,12 +375,15 @@ impl Metrics {
             upserted: self.upserted.with_label_values(label),
             deleted: self.deleted.with_label_values(label),
             refused: self.refused.with_label_values(label),
+            skipped: self.skipped.with_label_values(label),
             fetched: self.fetched.with_label_values(label),
             copied: self.copied.with_label_values(label),
             copied_bytes: self.copied_bytes.with_label_values(label),
             chunks_done: self.chunks_done.with_label_values(label),
             chunks_total: self.chunks_total.with_label_values(label),
             phases: TablePhase::ALL.map(|phase| self.phase.with_label_values(&[name, phase.label()])),
+            table: Arc::from(name),
+            altered: self.altered.clone(),
         }
     }
 
@@ -420,7 +439,9 @@ impl Metrics {
     /// Names of all metric families, for the test of the dashboards.
     pub fn names(&self) -> Vec<String> {
         // A family shows only once it has a series.
-        self.table("public.docs").phase(TablePhase::Pending);
+        let table = self.table("public.docs");
+        table.phase(TablePhase::Pending);
+        table.altered("body", "truncate");
         self.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }
 }

@@ -57,16 +57,28 @@ fn check_values(field: &FieldSchema, data: &ColumnData) -> Result<(), String> {
         return Err(format!("field {name:?} is {}, not {}", field.data_type, data.data_type()));
     }
     match data {
-        ColumnData::FloatVector { dim, packed } => {
+        ColumnData::FloatVector { dim, packed }
+        | ColumnData::Float16Vector { dim, packed }
+        | ColumnData::BinaryVector { dim, packed } => {
             let declared = field.dim.unwrap_or(0) as usize;
             if *dim != declared || *dim == 0 {
                 return Err(format!("field {name:?} has {declared} dimensions, not {dim}"));
             }
-            if !packed.len().is_multiple_of(dim * 4) {
-                return Err(format!("field {name:?} has {} bytes, no multiple of {dim} floats", packed.len()));
+            if data.width() == Some(0) || !packed.len().is_multiple_of(data.width().unwrap_or(1)) {
+                return Err(format!("field {name:?} has {} bytes, no multiple of {dim} dimensions", packed.len()));
             }
-            if !all_finite(packed) {
+            let finite = match data {
+                ColumnData::FloatVector { .. } => all_finite(packed),
+                ColumnData::Float16Vector { .. } => all_finite_halves(packed),
+                _ => true,
+            };
+            if !finite {
                 return Err(format!("field {name:?} has NaN or an infinity in a vector"));
+            }
+        }
+        ColumnData::SparseFloatVector(rows) => {
+            if !rows.iter().all(|row| is_sparse(row)) {
+                return Err(format!("field {name:?} has bytes that are no SPARSE_FLOAT_VECTOR"));
             }
         }
         ColumnData::Array { element, rows } => {
@@ -86,8 +98,14 @@ fn check_scalars(name: &str, data: &ColumnData) -> Result<(), String> {
         ColumnData::Float(packed) => packed.len().is_multiple_of(4),
         ColumnData::Double(packed) => packed.len().is_multiple_of(8),
         // Servers unmarshal `string`: one bad byte fails the request as a whole, with no hint at the value.
-        ColumnData::VarChar(values) => values.iter().all(|value| std::str::from_utf8(value).is_ok()),
-        ColumnData::Array { .. } | ColumnData::FloatVector { .. } => false,
+        ColumnData::VarChar(values) | ColumnData::Timestamptz(values) => {
+            values.iter().all(|value| std::str::from_utf8(value).is_ok())
+        }
+        ColumnData::Array { .. }
+        | ColumnData::FloatVector { .. }
+        | ColumnData::Float16Vector { .. }
+        | ColumnData::BinaryVector { .. }
+        | ColumnData::SparseFloatVector(_) => false,
         ColumnData::Int8(_)
         | ColumnData::Int16(_)
         | ColumnData::Int32(_)
@@ -107,7 +125,39 @@ fn all_finite(packed: &[u8]) -> bool {
     })
 }
 
+/// The same of binary16.
+fn all_finite_halves(packed: &[u8]) -> bool {
+    const EXPONENT: u16 = 0x7C00;
+    packed.as_chunks::<2>().0.iter().all(|&half| u16::from_le_bytes(half) & EXPONENT != EXPONENT)
+}
+
+/// Elements by ascending index, none negative, NaN or infinite: what Milvus takes.
+fn is_sparse(row: &[u8]) -> bool {
+    let (elements, rest) = row.as_chunks::<8>();
+    let mut last = None;
+    rest.is_empty()
+        && elements.iter().all(|&[a, b, c, d, e, f, g, h]| {
+            let (index, value) = (u32::from_le_bytes([a, b, c, d]), f32::from_le_bytes([e, f, g, h]));
+            let ascending = last.is_none_or(|last| last < index) && index < u32::MAX;
+            last = Some(index);
+            ascending && value.is_finite() && value >= 0.0
+        })
+}
+
 impl ColumnData {
+    /// Bytes of one value, where all have the same number.
+    pub(crate) fn width(&self) -> Option<usize> {
+        match self {
+            ColumnData::Bool(_) => Some(1),
+            ColumnData::Float(_) => Some(4),
+            ColumnData::Double(_) => Some(8),
+            ColumnData::FloatVector { dim, .. } => Some(dim * 4),
+            ColumnData::Float16Vector { dim, .. } => Some(dim * 2),
+            ColumnData::BinaryVector { dim, .. } => Some(dim / 8),
+            _ => None,
+        }
+    }
+
     /// The field type that such a column belongs to.
     pub fn data_type(&self) -> DataType {
         match self {
@@ -121,17 +171,23 @@ impl ColumnData {
             ColumnData::VarChar(_) => DataType::VarChar,
             ColumnData::Json(_) => DataType::Json,
             ColumnData::Array { .. } => DataType::Array,
+            ColumnData::Timestamptz(_) => DataType::Timestamptz,
             ColumnData::FloatVector { .. } => DataType::FloatVector,
+            ColumnData::Float16Vector { .. } => DataType::Float16Vector,
+            ColumnData::BinaryVector { .. } => DataType::BinaryVector,
+            ColumnData::SparseFloatVector(_) => DataType::SparseFloatVector,
         }
     }
 
     /// A column of that field without values; `None` for types that no column can hold yet.
     pub(crate) fn empty(field: &FieldSchema) -> Option<ColumnData> {
+        let (dim, packed) = (field.dim.unwrap_or(0) as usize, Vec::new());
         Some(match field.data_type {
             DataType::Array => ColumnData::Array { element: field.element_type?, rows: Vec::new() },
-            DataType::FloatVector => {
-                ColumnData::FloatVector { dim: field.dim.unwrap_or(0) as usize, packed: Vec::new() }
-            }
+            DataType::FloatVector => ColumnData::FloatVector { dim, packed },
+            DataType::Float16Vector => ColumnData::Float16Vector { dim, packed },
+            DataType::BinaryVector => ColumnData::BinaryVector { dim, packed },
+            DataType::SparseFloatVector => ColumnData::SparseFloatVector(Vec::new()),
             scalar => ColumnData::empty_scalar(scalar)?,
         })
     }
@@ -147,6 +203,7 @@ impl ColumnData {
             DataType::Double => ColumnData::Double(Vec::new()),
             DataType::VarChar => ColumnData::VarChar(Vec::new()),
             DataType::Json => ColumnData::Json(Vec::new()),
+            DataType::Timestamptz => ColumnData::Timestamptz(Vec::new()),
             DataType::Array
             | DataType::BinaryVector
             | DataType::FloatVector
@@ -173,25 +230,42 @@ impl ColumnData {
             {
                 ours.append(&mut more)
             }
+            (ColumnData::Timestamptz(ours), ColumnData::Timestamptz(mut more)) => ours.append(&mut more),
+            (ColumnData::SparseFloatVector(ours), ColumnData::SparseFloatVector(mut more)) => ours.append(&mut more),
             (
                 ColumnData::FloatVector { dim: a, packed: ours },
                 ColumnData::FloatVector { dim: b, packed: mut more },
+            )
+            | (
+                ColumnData::Float16Vector { dim: a, packed: ours },
+                ColumnData::Float16Vector { dim: b, packed: mut more },
+            )
+            | (
+                ColumnData::BinaryVector { dim: a, packed: ours },
+                ColumnData::BinaryVector { dim: b, packed: mut more },
             ) if *a == b => ours.append(&mut more),
             _ => return false,
         }
         true
     }
 
-    fn truncate(&mut self, values: usize) {
+    /// Keep the first `values` of them.
+    pub(crate) fn truncate(&mut self, values: usize) {
+        let bytes = values * self.width().unwrap_or_default();
         match self {
-            ColumnData::Bool(ours) => ours.truncate(values),
             ColumnData::Int8(ours) | ColumnData::Int16(ours) | ColumnData::Int32(ours) => ours.truncate(values),
             ColumnData::Int64(ours) => ours.truncate(values),
-            ColumnData::Float(ours) => ours.truncate(values * 4),
-            ColumnData::Double(ours) => ours.truncate(values * 8),
-            ColumnData::VarChar(ours) | ColumnData::Json(ours) => ours.truncate(values),
+            ColumnData::VarChar(ours)
+            | ColumnData::Json(ours)
+            | ColumnData::Timestamptz(ours)
+            | ColumnData::SparseFloatVector(ours) => ours.truncate(values),
             ColumnData::Array { rows: ours, .. } => ours.truncate(values),
-            ColumnData::FloatVector { dim, packed } => packed.truncate(values * *dim * 4),
+            ColumnData::Bool(packed)
+            | ColumnData::Float(packed)
+            | ColumnData::Double(packed)
+            | ColumnData::FloatVector { packed, .. }
+            | ColumnData::Float16Vector { packed, .. }
+            | ColumnData::BinaryVector { packed, .. } => packed.truncate(bytes),
         }
     }
 }
@@ -323,7 +397,7 @@ mod tests {
                 "no VARCHAR",
             ),
             (vec![id(), vector(3, &[0.0; 6])], "has 2 dimensions, not 3"),
-            (vec![id(), vector(2, &[0.0; 3])], "no multiple of 2 floats"),
+            (vec![id(), vector(2, &[0.0; 3])], "no multiple of 2 dimensions"),
             (vec![id(), vector(2, &[0.0, 1.0, f32::NAN, 0.0])], "NaN"),
             (vec![id(), vector(2, &[0.0, f32::NEG_INFINITY, 1.0, 0.0])], "infinity"),
             (

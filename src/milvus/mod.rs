@@ -62,11 +62,25 @@ pub enum ColumnData {
         element: DataType,
         rows: Vec<ColumnData>,
     },
+    /// A moment each, as RFC 3339 text.
+    Timestamptz(Vec<Bytes>),
     /// `dim` × `f32` little-endian an entity.
     FloatVector {
         dim: usize,
         packed: Vec<u8>,
     },
+    /// `dim` × binary16 little-endian an entity.
+    Float16Vector {
+        dim: usize,
+        packed: Vec<u8>,
+    },
+    /// `dim` bits an entity, the first in the highest bit of the first byte.
+    BinaryVector {
+        dim: usize,
+        packed: Vec<u8>,
+    },
+    /// An entity's elements, each a `u32` index and an `f32`, little-endian, by ascending index.
+    SparseFloatVector(Vec<Bytes>),
 }
 
 impl ColumnData {
@@ -78,9 +92,14 @@ impl ColumnData {
             ColumnData::Int64(v) => v.len(),
             ColumnData::Float(v) => v.len() / 4,
             ColumnData::Double(v) => v.len() / 8,
-            ColumnData::VarChar(v) | ColumnData::Json(v) => v.len(),
+            ColumnData::VarChar(v)
+            | ColumnData::Json(v)
+            | ColumnData::Timestamptz(v)
+            | ColumnData::SparseFloatVector(v) => v.len(),
             ColumnData::Array { rows, .. } => rows.len(),
             ColumnData::FloatVector { dim, packed } => packed.len() / (dim * 4).max(1),
+            ColumnData::Float16Vector { dim, packed } => packed.len() / (dim * 2).max(1),
+            ColumnData::BinaryVector { dim, packed } => packed.len() / (dim / 8).max(1),
         }
     }
 

@@ -17,6 +17,7 @@ pub enum DataType {
     VarChar = 21,
     Array = 22,
     Json = 23,
+    Timestamptz = 26,
     BinaryVector = 100,
     FloatVector = 101,
     Float16Vector = 102,
@@ -24,10 +25,39 @@ pub enum DataType {
     SparseFloatVector = 104,
 }
 
-/// Milvus's own spelling (`VARCHAR`, `FLOAT_VECTOR`).
-impl fmt::Display for DataType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DataType {
+    pub const ALL: [DataType; 16] = [
+        DataType::Bool,
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::Float,
+        DataType::Double,
+        DataType::VarChar,
+        DataType::Array,
+        DataType::Json,
+        DataType::Timestamptz,
+        DataType::BinaryVector,
+        DataType::FloatVector,
+        DataType::Float16Vector,
+        DataType::BFloat16Vector,
+        DataType::SparseFloatVector,
+    ];
+
+    /// The type that Milvus spells so.
+    pub fn named(name: &str) -> Option<DataType> {
+        DataType::ALL.into_iter().find(|data_type| data_type.name() == name)
+    }
+
+    /// One that a vector index may be on.
+    pub fn is_vector(self) -> bool {
+        self as i32 >= DataType::BinaryVector as i32
+    }
+
+    /// Milvus's own spelling (`VARCHAR`, `FLOAT_VECTOR`).
+    pub fn name(self) -> &'static str {
+        match self {
             DataType::Bool => "BOOL",
             DataType::Int8 => "INT8",
             DataType::Int16 => "INT16",
@@ -38,12 +68,19 @@ impl fmt::Display for DataType {
             DataType::VarChar => "VARCHAR",
             DataType::Array => "ARRAY",
             DataType::Json => "JSON",
+            DataType::Timestamptz => "TIMESTAMPTZ",
             DataType::BinaryVector => "BINARY_VECTOR",
             DataType::FloatVector => "FLOAT_VECTOR",
             DataType::Float16Vector => "FLOAT16_VECTOR",
             DataType::BFloat16Vector => "BFLOAT16_VECTOR",
             DataType::SparseFloatVector => "SPARSE_FLOAT_VECTOR",
-        })
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -108,15 +145,114 @@ impl ServerInfo {
         self.version.starts_with("milvus_lite")
     }
 
-    /// May a field be nullable? From Milvus 2.5 and on Milvus Lite 3; older servers drop the flag without a word.
-    pub fn has_nullable(&self) -> bool {
+    /// Major, minor and patch as far as the version tells them; `None` when it tells none.
+    fn number(&self) -> Option<(u32, u32, u32)> {
         let number =
             self.version.strip_prefix("milvus_lite-").or(self.version.strip_prefix('v')).unwrap_or(&self.version);
-        let mut parts = number.split(|c: char| !c.is_ascii_digit()).filter_map(|s| s.parse::<u32>().ok());
-        match (parts.next(), parts.next()) {
-            (Some(major), _) if self.is_lite() => major >= 3,
-            (Some(major), Some(minor)) => (major, minor) >= (2, 5),
+        let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+        let major = parts.next()??;
+        Some((major, parts.next().flatten().unwrap_or(0), parts.next().flatten().unwrap_or(0)))
+    }
+
+    /// Is it a Milvus of this version or a newer one? One that does not tell is taken for the newest; Milvus Lite is none.
+    fn is_at_least(&self, version: (u32, u32, u32)) -> bool {
+        !self.is_lite() && self.number().is_none_or(|number| number >= version)
+    }
+
+    /// It was found by the routes that it has, not told: what came in a later patch may be there or not.
+    fn is_vague(&self) -> bool {
+        self.version.contains("or newer")
+    }
+
+    /// May a field be nullable? From Milvus 2.5 and on Milvus Lite 3; older servers drop the flag without a word.
+    pub fn has_nullable(&self) -> bool {
+        if self.is_lite() {
+            self.number().is_some_and(|number| number >= (3, 0, 0))
+        } else {
+            self.is_at_least((2, 5, 0))
+        }
+    }
+
+    /// May a vector field be nullable? From Milvus 2.6.18 on (milvus-io/milvus, pull request 49520). Milvus Lite takes the flag
+    /// and reads such a NULL as a vector of zeros.
+    pub fn has_nullable_vectors(&self) -> bool {
+        self.is_at_least((2, 6, 18))
+    }
+
+    /// Does it have fields of this type? Lite 3.2.2 refuses those that it lacks, Milvus 2.3 does so or stops.
+    pub fn has_type(&self, data_type: DataType) -> bool {
+        match data_type {
+            DataType::Float16Vector | DataType::BFloat16Vector => self.is_at_least((2, 4, 0)),
+            DataType::BinaryVector => !self.is_lite(),
+            DataType::SparseFloatVector => self.is_lite() || self.is_at_least((2, 4, 0)),
+            // 2.6.6 by gRPC; REST v2 learned it with 2.6.8, and is known by its routes only.
+            DataType::Timestamptz => {
+                self.is_lite() || self.is_at_least((2, 6, 6)) || self.is_vague() && self.is_at_least((2, 6, 0))
+            }
             _ => true,
         }
+    }
+
+    /// Vector fields of a collection: `proxy.maxVectorFieldNum`. "multiple vector fields is not supported", says 2.3.
+    pub fn vector_fields_max(&self) -> usize {
+        if self.is_lite() || self.is_at_least((2, 6, 18)) {
+            10
+        } else if self.is_at_least((2, 4, 0)) {
+            4
+        } else {
+            1
+        }
+    }
+
+    /// Can a field be added to a collection that exists?
+    pub fn has_add_field(&self) -> bool {
+        self.is_at_least((2, 6, 0))
+    }
+
+    /// Does it have INVERTED indexes on scalars? Milvus 2.3 has Trie and STL_SORT, which AUTOINDEX does not choose.
+    pub fn has_inverted_index(&self) -> bool {
+        self.is_lite() || self.is_at_least((2, 4, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_say_what_a_server_can() {
+        let of = |version: &str| {
+            let info = ServerInfo { version: version.into() };
+            (
+                info.has_nullable(),
+                info.has_nullable_vectors(),
+                info.has_type(DataType::Float16Vector),
+                info.has_type(DataType::SparseFloatVector),
+                info.has_type(DataType::BinaryVector),
+                info.has_type(DataType::Timestamptz),
+                info.vector_fields_max(),
+                info.has_add_field(),
+            )
+        };
+        assert_eq!(of("v2.3.22"), (false, false, false, false, true, false, 1, false));
+        assert_eq!(of("2.3.5"), of("v2.3.22"));
+        assert_eq!(of("v2.4.23"), (false, false, true, true, true, false, 4, false));
+        assert_eq!(of("v2.5.24"), (true, false, true, true, true, false, 4, false));
+        assert_eq!(of("v2.6.4"), (true, false, true, true, true, false, 4, true));
+        assert_eq!(of("v2.6.20"), (true, true, true, true, true, true, 10, true));
+        assert_eq!(of("v3.0.0-beta"), of("v2.6.20"));
+        assert_eq!(of(""), of("v2.6.20"));
+        assert_eq!(of("v2.6 or newer, by its REST routes"), (true, false, true, true, true, true, 4, true));
+        assert!(!of("v2.5.0 or newer, by its REST routes").5);
+        assert_eq!(of("milvus_lite-3.2.2"), (true, false, false, true, false, true, 10, false));
+        assert_eq!(of("milvus_lite-2.5.1"), (false, false, false, true, false, true, 10, false));
+    }
+
+    #[test]
+    fn every_type_has_one_name() {
+        for data_type in DataType::ALL {
+            assert_eq!(DataType::named(data_type.name()), Some(data_type));
+        }
+        assert_eq!(DataType::named("varchar"), None);
     }
 }

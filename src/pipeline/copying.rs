@@ -20,9 +20,10 @@ use crate::engine::{ChunkId, Visibility};
 use crate::mutation::{Key, Refusal};
 use crate::plan::Plan;
 use crate::postgres::copy::{ChunkReader, ChunkView};
-use crate::postgres::{self, PostgresError};
+use crate::postgres::{self, PostgresError, SelectColumn};
 
 use super::clock::Backoff;
+use super::fetching::select;
 
 /// A blocked snapshot is reported, with the pids that hold it back, when it has waited this long.
 const BLOCKED_REPORT: Duration = Duration::from_secs(2);
@@ -243,7 +244,7 @@ async fn read_chunk(
     if reported {
         say(CopyNews::Blocked { table: work.table, by: None }).await?;
     }
-    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let columns: Vec<SelectColumn> = table.columns.iter().map(select).collect();
     let range = postgres::copy::Range { from_block: work.range.from_block, to_block: work.range.to_block };
     let read = reader.read_rows(&columns, table.row_filter.as_deref(), range, usize::MAX).await?;
     reader.finish().await?;

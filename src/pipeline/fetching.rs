@@ -2,14 +2,20 @@
 
 use crate::engine::FetchRequest;
 use crate::mutation::Refusal;
-use crate::postgres::PostgresError;
+use crate::plan::ColumnPlan;
 use crate::postgres::fetch::{FetchShape, Fetched, Fetcher};
+use crate::postgres::{PostgresError, SelectColumn};
 
 use super::Context;
 
 /// The columns of a mask, in order: `FetchRequest::columns` as indexes.
 pub(super) fn columns_of(mask: u64) -> impl Iterator<Item = usize> {
     (0..64).filter(move |column| mask & (1 << column) != 0)
+}
+
+/// How a column of the plan is read.
+pub(super) fn select(column: &ColumnPlan) -> SelectColumn {
+    SelectColumn { name: column.name.clone(), printed: column.source.is_opaque() }
 }
 
 /// Read the columns that a request of the engine names, over a connection that is kept for the next one.
@@ -28,7 +34,7 @@ pub(super) async fn fetch(
             .iter()
             .map(|column| (table.columns[*column].name.clone(), table.columns[*column].type_name.clone()))
             .collect(),
-        columns: columns_of(request.columns).map(|column| table.columns[column].name.clone()).collect(),
+        columns: columns_of(request.columns).map(|column| select(&table.columns[column])).collect(),
         filter: table.row_filter.clone(),
         is_partitioned: table.is_partitioned,
     };

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::change::TableId;
+use crate::config::settings::OnMisfit;
 use crate::engine::{Request, RequestId};
 use crate::metrics::{Metrics, Outcome, TableMetrics};
 use crate::milvus::{Class, Condition, Milvus, MilvusError};
@@ -180,6 +181,13 @@ enum Attempt {
     Failed(MilvusError),
 }
 
+/// What the policies of the fields did, in the end.
+#[derive(Default)]
+struct ByPolicy {
+    skipped: u64,
+    altered: Vec<(Arc<str>, OnMisfit, u64)>,
+}
+
 impl Target {
     /// Carry the request out. Ends only with an outcome for every key, or with an error that a person must mend.
     pub(super) async fn carry_out(&self, request: Request) -> Result<Answer, FatalRequest> {
@@ -196,6 +204,7 @@ impl Target {
         let mut unanswered: Option<u64> = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut doubtful = 0;
+        let mut by_policy = ByPolicy::default();
         while let Some(mut part) = parts.pop() {
             let kind = part.kind();
             let bytes = collection.bytes(&request, &part);
@@ -212,7 +221,7 @@ impl Target {
             let sent_at = self.clock.now();
             let started = Instant::now();
             let in_flight = self.metrics.in_flight();
-            let attempt = self.attempt(collection, &request, &part).await;
+            let attempt = self.attempt(collection, &request, &part, &mut by_policy).await;
             drop(in_flight);
             let took = started.elapsed();
             self.metrics.request_seconds.observe(took.as_secs_f64());
@@ -289,25 +298,49 @@ impl Target {
         }
         let may_land_until = self.settled_at(unanswered);
         let refused_upserts = refused.iter().filter(|(key, _)| !mutations.deletes.contains(key)).count();
-        collection.metrics.upserted.inc_by((mutations.upserts.len() - refused_upserts) as u64);
+        let not_upserted = refused_upserts as u64 + by_policy.skipped;
+        collection.metrics.upserted.inc_by((mutations.upserts.len() as u64).saturating_sub(not_upserted));
+        collection.metrics.skipped.inc_by(by_policy.skipped);
+        for (field, policy, values) in by_policy.altered {
+            collection.metrics.altered(&field, policy.name()).inc_by(values);
+        }
         collection.metrics.deleted.inc_by((mutations.deletes.len() - (refused.len() - refused_upserts)) as u64);
         collection.metrics.refused.inc_by(refused.len() as u64);
         Ok(Answer { request: request.id, table: request.table, refused, may_land_until })
     }
 
-    async fn attempt(&self, collection: &Collection, request: &Request, part: &Part) -> Attempt {
+    /// A row that a policy leaves out is deleted, so that no older form of it stays: within the same attempt, so that it is
+    /// done when the rest is.
+    async fn attempt(
+        &self,
+        collection: &Collection,
+        request: &Request,
+        part: &Part,
+        by_policy: &mut ByPolicy,
+    ) -> Attempt {
         match part.upserts {
             true => {
                 let rows = &request.mutations.upserts[part.range.clone()];
                 let encoded = collection.encoder.encode(rows);
                 let refused: Vec<(Key, Refusal)> =
                     encoded.refused.into_iter().map(|(index, refusal)| (rows[index].0.clone(), refusal)).collect();
-                let count = rows.len() - refused.len();
-                if count > 0
-                    && let Err(error) = self.milvus.upsert(&collection.name, encoded.columns, count).await
+                if encoded.rows > 0
+                    && let Err(error) = self.milvus.upsert(&collection.name, encoded.columns, encoded.rows).await
                 {
                     return Attempt::Failed(error);
                 }
+                if !encoded.skipped.is_empty() {
+                    let keys: Vec<Key> = encoded.skipped.iter().map(|&(index, _)| rows[index].0.clone()).collect();
+                    let keys = collection.encoder.keys(&keys);
+                    if let Err(error) = self.milvus.delete(&collection.name, &collection.primary_field, &keys).await {
+                        return Attempt::Failed(error);
+                    }
+                }
+                for (index, refusal) in &encoded.skipped {
+                    tracing::debug!(collection = collection.name, key = %rows[*index].0, %refusal, "row skipped by policy");
+                }
+                by_policy.skipped += encoded.skipped.len() as u64;
+                by_policy.altered.extend(encoded.altered);
                 if refused.is_empty() { Attempt::Done } else { Attempt::Refused(refused) }
             }
             false => {
@@ -522,6 +555,7 @@ mod tests {
             description: String::new(),
         };
         let plan = TablePlan {
+            placeholder: None,
             id: TableId(0),
             oid: 1,
             schema: "public".to_owned(),
@@ -533,7 +567,9 @@ mod tests {
                 type_oid: 20,
                 typmod: -1,
                 type_name: "bigint".to_owned(),
-                source: SourceType::Int8,
+                source: SourceType::named("int8"),
+                encoding: None,
+                on_misfit: OnMisfit::Error,
                 reread: false,
                 field: 0,
                 reason: String::new(),

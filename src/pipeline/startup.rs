@@ -16,7 +16,7 @@ use crate::engine::{Engine, EngineSettings, Start, TableStart};
 use crate::milvus::ServerInfo;
 use crate::plan::{self, Plan, TablePlan};
 use crate::postgres::gate::Verdict;
-use crate::postgres::{self, Connection, PostgresError};
+use crate::postgres::{self, Connection, PostgresError, StreamFormat};
 
 use super::catalog::{self, Catalog};
 use super::clock::Backoff;
@@ -53,7 +53,15 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let keeps: Vec<bool> = catalog.iter().map(|(_, settings)| settings.keep_removed_partitions).collect();
     let tables: Vec<postgres::catalog::Table> = catalog.into_iter().map(|(table, _)| table).collect();
 
-    let session = pass_gate(process).await?;
+    let printed: Vec<String> = plan.columns_that_need_text().collect();
+    let format = if printed.is_empty() { StreamFormat::Binary } else { StreamFormat::Text };
+    if format == StreamFormat::Text {
+        tracing::info!(
+            columns = printed.join(", "),
+            "the stream is asked for text: these can only be printed by PostgreSQL"
+        );
+    }
+    let session = pass_gate(process, format).await?;
 
     for table in &plan.tables {
         let known = process.tables.contains_key(&table.qualified_name());
@@ -169,12 +177,12 @@ pub(crate) fn make_plan(settings: &Settings, catalog: &Catalog, server: &ServerI
 }
 
 /// The start gate: go on only where the state on disk, the slot and the server agree.
-async fn pass_gate(process: &mut Process) -> Result<postgres::stream::Session, RunError> {
+async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgres::stream::Session, RunError> {
     let settings = Arc::clone(&process.settings);
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {
         let start = process.source.as_ref().map_or(Lsn::ZERO, |source| source.checkpoint);
-        let mut session = postgres::stream::Session::open(&settings.source, start).await?;
+        let mut session = postgres::stream::Session::open(&settings.source, start, format).await?;
         let identity = session.identify().await?;
         let slot = session.slot().await?;
         if process.source.is_none() && process.intent.is_some() && slot.is_some() {

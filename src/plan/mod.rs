@@ -12,6 +12,7 @@ mod rows;
 pub mod types;
 
 use crate::change::{Oid, TableId};
+use crate::config::settings::{Encoding, OnMisfit};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
 pub use build::{PlanRefusal, build};
@@ -29,6 +30,16 @@ pub struct Plan {
 impl Plan {
     pub fn table(&self, id: TableId) -> &TablePlan {
         &self.tables[id.0 as usize]
+    }
+
+    /// Columns whose binary form only PostgreSQL can read, as `schema.table.column`: because of them the stream is asked for text.
+    pub fn columns_that_need_text(&self) -> impl Iterator<Item = String> + '_ {
+        let of = |table: &'_ TablePlan| {
+            let name = table.qualified_name();
+            let columns = table.columns.iter().filter(|column| column.source.needs_text_stream());
+            columns.map(|column| format!("{name}.{}", column.name)).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(of)
     }
 }
 
@@ -48,6 +59,8 @@ pub struct TablePlan {
     pub collection: CollectionSchema,
     /// Indexes to create, each with the reason for its type and metric; empty when the user makes them.
     pub indexes: Vec<IndexPlan>,
+    /// Index into `collection.fields` of a vector that is the same in every entity (`build::PLACEHOLDER`).
+    pub placeholder: Option<usize>,
     /// What the reader of `walvec plan` should know.
     pub remarks: Vec<String>,
 }
@@ -67,6 +80,10 @@ pub struct ColumnPlan {
     /// What a person would write: `vector(768)`.
     pub type_name: String,
     pub source: SourceType,
+    /// Another text than PostgreSQL's own.
+    pub encoding: Option<Encoding>,
+    /// What happens to a value that the field cannot hold.
+    pub on_misfit: OnMisfit,
     /// The stream never carries it: it is read from the table after every change.
     pub reread: bool,
     /// Where it goes: an index into `collection.fields`.

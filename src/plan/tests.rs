@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::change::{Row, Value};
-use crate::config::settings::{FieldSettings, IndexSetting, TableSettings};
+use crate::config::settings::{FieldSettings, IndexSetting, OnMisfit, TableSettings};
 use crate::milvus::{DataType, FieldSchema, ServerInfo};
 use crate::mutation::Key;
 use crate::postgres::catalog::{
@@ -16,7 +16,7 @@ pub(crate) fn server() -> ServerInfo {
     ServerInfo { version: "v2.6.4".into() }
 }
 
-fn old_server() -> ServerInfo {
+pub(crate) fn old_server() -> ServerInfo {
     ServerInfo { version: "2.3.5".into() }
 }
 
@@ -34,6 +34,9 @@ pub(crate) fn settings() -> TableSettings {
         keep_removed_partitions: false,
         index: IndexSetting::Auto,
         metric: None,
+        scalar_indexes: false,
+        placeholder_vector: false,
+        on_misfit: OnMisfit::Error,
         num_shards: None,
         fields: vec![],
     }
@@ -49,7 +52,9 @@ pub(crate) fn column(name: &str, type_name: &str) -> Column {
     let extension = ["vector", "halfvec", "sparsevec"].contains(&bare).then(|| "vector".to_owned());
     let schema = if extension.is_some() { "public" } else { "pg_catalog" };
     let kind = if bare == "mood" { TypeKind::Enum } else { TypeKind::Base };
-    let mut data_type = PgType { oid: 0, name: bare.into(), schema: schema.into(), extension, typmod, kind };
+    let (name_of_type, delimiter) = (bare.into(), if bare == "box" { b';' } else { b',' });
+    let mut data_type =
+        PgType { oid: 0, name: name_of_type, schema: schema.into(), extension, typmod, sends: true, delimiter, kind };
     if is_array {
         data_type = PgType {
             name: format!("_{bare}"),
@@ -66,6 +71,7 @@ pub(crate) fn column(name: &str, type_name: &str) -> Column {
         data_type,
         not_null: name == "id",
         generated: Generated::No,
+        sampled_dimension: None,
     }
 }
 
@@ -106,21 +112,23 @@ pub(crate) fn table(columns: Vec<Column>) -> Table {
     }
 }
 
-fn docs() -> Table {
+pub(crate) fn docs() -> Table {
     table(vec![column("id", "int4"), column("title", "text"), vector("embedding", 3)])
 }
 
-fn index(name: &str, method: &str, operator_class: &str, options: &[(&str, &str)]) -> Index {
+pub(crate) fn index(name: &str, method: &str, operator_class: &str, options: &[(&str, &str)]) -> Index {
     Index {
         name: name.into(),
         method: method.into(),
         column: Some("embedding".into()),
+        expression: None,
+        partial: false,
         operator_class: operator_class.into(),
         options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
     }
 }
 
-fn plan_of(table: Table, settings: TableSettings) -> TablePlan {
+pub(crate) fn plan_of(table: Table, settings: TableSettings) -> TablePlan {
     build(&[(table, settings)], &server()).expect("a plan").tables.remove(0)
 }
 
@@ -130,7 +138,7 @@ fn refusals(table: Table, settings: TableSettings) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_refused(table: Table, settings: TableSettings, expected: &str) {
+pub(crate) fn assert_refused(table: Table, settings: TableSettings, expected: &str) {
     let refusals = refusals(table, settings);
     assert_eq!(refusals, [expected]);
 }
@@ -185,7 +193,11 @@ fn the_pgvector_index_gives_type_metric_and_parameters() {
     let none = TableSettings { index: IndexSetting::None, ..settings() };
     assert_eq!(plan_of(Table { indexes: vec![hnsw.clone()], ..docs() }, none).indexes, []);
     let unknown = TableSettings { metric: Some("l2".into()), ..settings() };
-    assert_refused(docs(), unknown, "table public.docs: `metric = \"l2\"`; take one of COSINE, L2, IP");
+    assert_refused(
+        docs(),
+        unknown,
+        "table public.docs: `metric = \"l2\"`, which none of its vectors has; remove it, or set `metric` in [table.fields.…]",
+    );
 
     let mut plan = build(&[(Table { indexes: vec![hnsw], ..docs() }, settings())], &server()).expect("a plan");
     use_autoindex(&mut plan);
@@ -259,27 +271,18 @@ fn what_cannot_be_followed_is_refused_with_what_mends_it() {
         (
             table(vec![column("id", "int4"), column("title", "text")]),
             "table public.docs: it has no vector column, and a collection needs one; \
-             name a table with a vector column, or take public.docs out of the configuration",
+             name a table with a vector column, or take public.docs out of the configuration; `placeholder_vector = true` in \
+             its [[table]] gives the collection a constant vector",
         ),
         (
             table(vec![column("id", "int4"), column("embedding", "vector")]),
-            "table public.docs, column \"embedding\": the vector has no declared dimension; ALTER TABLE public.docs \
+            "table public.docs, column \"embedding\": the vector has no declared dimension, and no row to take it from; ALTER TABLE public.docs \
              ALTER COLUMN embedding TYPE vector(n), or set `[table.fields.embedding] dimension`",
         ),
         (
             table(vec![column("id", "int4"), vector("embedding", 1)]),
             "table public.docs, column \"embedding\": 1 dimensions; a FLOAT_VECTOR has 2 to 32768; \
              leave it out with `columns = { exclude = [\"embedding\"] }`",
-        ),
-        (
-            table(vec![column("id", "int4"), column("mood", "mood"), vector("embedding", 2)]),
-            "table public.docs, column \"mood\": enums are not supported (its type is mood); \
-             leave it out with `columns = { exclude = [\"mood\"] }`",
-        ),
-        (
-            table(vec![column("id", "int4"), column("half", "halfvec(4)"), vector("embedding", 2)]),
-            "table public.docs, column \"half\": type halfvec is not supported (its type is halfvec(4)); \
-             leave it out with `columns = { exclude = [\"half\"] }`",
         ),
         (
             table(vec![column("id", "float8"), vector("embedding", 2)]),
@@ -302,7 +305,7 @@ fn what_cannot_be_followed_is_refused_with_what_mends_it() {
 
 #[test]
 fn all_refusals_come_at_once() {
-    let mut broken = table(vec![column("id", "int4"), column("mood", "mood"), column("embedding", "vector")]);
+    let mut broken = table(vec![column("id", "int4"), vector("one", 1), column("embedding", "vector")]);
     broken.primary_key = None;
     broken.row_security_applies = true;
     assert_eq!(refusals(broken, settings()).len(), 4);

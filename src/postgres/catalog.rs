@@ -8,6 +8,7 @@
 
 mod facts;
 mod read;
+mod sample;
 
 pub use facts::{ServerFacts, read_facts, read_synchronous_standby_names, waits_for};
 pub use read::{matches_pattern, read_leaf_oids, read_tables};
@@ -135,6 +136,8 @@ pub struct Column {
     pub data_type: PgType,
     pub not_null: bool,
     pub generated: Generated,
+    /// Dimensions of one stored value, for a vector type that declares none; `None` when there is no value or a declaration.
+    pub sampled_dimension: Option<u32>,
 }
 
 /// `GENERATED ALWAYS AS (…)`.
@@ -157,6 +160,10 @@ pub struct PgType {
     pub extension: Option<String>,
     /// Type modifier in force: the column's, or the domain's.
     pub typmod: i32,
+    /// It has a send function, so a binary stream carries its binary form; else the stream falls back to text for it.
+    pub sends: bool,
+    /// What stands between its values in an array's text: `,`, but `;` for box.
+    pub delimiter: u8,
     pub kind: TypeKind,
 }
 
@@ -164,21 +171,29 @@ pub struct PgType {
 pub enum TypeKind {
     Base,
     Enum,
-    Composite,
-    Range,
+    /// The types of its attributes, in order; dropped ones are absent.
+    Composite(Vec<PgType>),
+    /// The type of its bounds.
+    Range(Box<PgType>),
+    /// The range type that it holds several of.
+    Multirange(Box<PgType>),
     Array(Box<PgType>),
     /// Its base type, with the domain's own modifier.
     Domain(Box<PgType>),
 }
 
-/// An index on one column or on an expression over it.
+/// A valid index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     pub name: String,
     /// `btree`, `hnsw`, `ivfflat` …
     pub method: String,
-    /// The only column; `None` for several columns or an expression.
+    /// The only column, itself or within an expression such as a cast to `halfvec(3)`; `None` for several.
     pub column: Option<String>,
+    /// The expression, as PostgreSQL prints it.
+    pub expression: Option<String>,
+    /// Only over some of the rows.
+    pub partial: bool,
     /// Operator class of the first column: `vector_cosine_ops` …
     pub operator_class: String,
     /// `WITH (m = 16, …)`.

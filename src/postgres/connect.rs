@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{PostgresError, Result, quote_ident};
+use super::{PostgresError, Result, StreamFormat, quote_ident};
 use crate::change::Lsn;
 use crate::config::settings::{SourceSettings, SslMode};
 
@@ -44,6 +44,7 @@ const PINS: &[(&str, &str)] = &[
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("xmloption", "content"),
+    ("lc_monetary", "C"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -240,6 +241,7 @@ pub(super) fn check_pins(row: &[Option<String>]) -> Result<()> {
 pub(super) fn replication_config(
     settings: &SourceSettings,
     start_lsn: Lsn,
+    format: StreamFormat,
     observer: FeedbackObserver,
 ) -> ReplicationConfig {
     let mut options = pins();
@@ -260,7 +262,7 @@ pub(super) fn replication_config(
     .with_wakeup_interval(settings.wal_sender_timeout.mul_f32(1.5))
     // Events, not bytes: 256 vectors of 16,000 dimensions are 16 MB, outside of the memory budget.
     .with_buffer_size(256)
-    .with_binary(true)
+    .with_binary(format == StreamFormat::Binary)
     .with_options(options.join(" "))
     .with_application_name(settings.application_name.as_str())
     .with_feedback_observer(observer)

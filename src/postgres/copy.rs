@@ -6,7 +6,8 @@
 //! Holds (rule L): the leaf is locked ACCESS SHARE before the snapshot is taken. A snapshot taken before a rewrite
 //! (TRUNCATE, VACUUM FULL, a rewriting ALTER) sees an empty table afterwards, while `pg_class` still shows the old file
 //! node; with the lock first, either the rewrite is over and the file node another, or it waits for us.
-//! Columns are never cast: the stream sends what the type's send function writes, so does COPY BINARY.
+//! Columns are never cast: the stream sends what the type's send function writes, so does COPY BINARY. What only
+//! PostgreSQL can read is printed by it (`SelectColumn`).
 //!
 //! Not here: which chunks are done (`checkpoint`), whether the snapshot is late enough (`engine`, rule V).
 //! Ranges of ctid are read by a Tid Range Scan (PostgreSQL 14 and newer): each block is read once.
@@ -20,7 +21,7 @@ use futures_util::StreamExt;
 pub(super) use binary::CopyRows;
 
 use super::connect::{Connection, connect};
-use super::{PostgresError, Result, quote_ident, quote_literal, quote_qualified};
+use super::{PostgresError, Result, SelectColumn, quote_literal, quote_qualified};
 use crate::change::{Lsn, Oid, Row, Snapshot};
 use crate::config::settings::SourceSettings;
 
@@ -199,7 +200,7 @@ impl ChunkReader {
     /// returns the `rest`; at least one block is read.
     pub async fn read_rows(
         &mut self,
-        columns: &[String],
+        columns: &[SelectColumn],
         filter: Option<&str>,
         range: Range,
         bytes_max: usize,
@@ -226,6 +227,7 @@ impl ChunkReader {
                     break;
                 }
                 current_block = Some(block);
+                SelectColumn::mark_texts(columns, &mut values);
                 let row = Row(values.into());
                 chunk.bytes += row.size();
                 chunk.rows.push(row);
@@ -267,8 +269,8 @@ fn not_open() -> PostgresError {
 
 /// The row's place comes last, to be taken off again: it lets reading stop between blocks. The filter is as PostgreSQL
 /// prints it: names without their table, which are those of a leaf as well.
-fn select_range(qualified: &str, columns: &[String], filter: Option<&str>, range: Range) -> String {
-    let columns: String = columns.iter().map(|column| format!("{}, ", quote_ident(column))).collect();
+fn select_range(qualified: &str, columns: &[SelectColumn], filter: Option<&str>, range: Range) -> String {
+    let columns: String = columns.iter().map(|column| format!("{}, ", column.expression(""))).collect();
     let below = match range.to_block {
         Some(to_block) => format!(" AND ctid < '({to_block},0)'::pg_catalog.tid"),
         None => String::new(),
@@ -319,7 +321,7 @@ mod tests {
 
     #[test]
     fn columns_are_quoted_and_never_cast() {
-        let columns = ["id".to_owned(), "Od\"d".to_owned()];
+        let columns = ["id".into(), "Od\"d".into()];
         assert_eq!(
             select_range("\"s\".\"t\"", &columns, Some("(n > 1)"), Range { from_block: 4, to_block: Some(8) }),
             "COPY (SELECT \"id\", \"Od\"\"d\", ctid FROM ONLY \"s\".\"t\" WHERE ctid >= '(4,0)'::pg_catalog.tid \

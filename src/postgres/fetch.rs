@@ -20,7 +20,7 @@ use futures_util::StreamExt;
 
 use super::connect::{Connection, connect};
 use super::copy::CopyRows;
-use super::{PostgresError, Result, quote_ident, quote_literal, quote_qualified};
+use super::{PostgresError, Result, SelectColumn, quote_ident, quote_literal, quote_qualified};
 use crate::change::{Lsn, Snapshot, Value};
 use crate::config::settings::SourceSettings;
 
@@ -31,7 +31,7 @@ pub struct FetchShape {
     pub name: String,
     /// The key's columns, each with its type as `format_type` writes it (`Column::type_name`).
     pub key: Vec<(String, String)>,
-    pub columns: Vec<String>,
+    pub columns: Vec<SelectColumn>,
     /// The table's row filter, as PostgreSQL prints it.
     pub filter: Option<String>,
     /// Rows are in its partitions; else only its own rows count, not those of tables that inherit from it.
@@ -92,7 +92,9 @@ impl Fetcher {
                     view = Some((parse(&snapshot, "a snapshot")?, parse(&lsn, "an LSN")?));
                 }
                 if matches!(found, Value::Binary(found) if found.first() == Some(&1)) {
-                    rows.push((index, values.collect()));
+                    let mut values: Vec<Value> = values.collect();
+                    SelectColumn::mark_texts(&shape.columns, &mut values);
+                    rows.push((index, values));
                 }
             }
         }
@@ -131,7 +133,7 @@ fn statement(shape: &FetchShape, keys: &[Vec<String>]) -> Result<String> {
         push(&mut sql, format_args!("{}t.{} IS NOT NULL", if i == 0 { "" } else { " AND " }, quote_ident(column)));
     }
     for column in &shape.columns {
-        push(&mut sql, format_args!(", t.{}", quote_ident(column)));
+        push(&mut sql, format_args!(", {}", column.expression("t.")));
     }
     sql.push_str(" FROM (VALUES ");
     for (i, key) in keys.iter().enumerate() {
@@ -180,7 +182,7 @@ mod tests {
             schema: "s".to_owned(),
             name: "t".to_owned(),
             key: vec![("id".to_owned(), "bigint".to_owned()), ("Na\"me".to_owned(), "text".to_owned())],
-            columns: vec!["e".to_owned()],
+            columns: vec!["e".into()],
             filter: None,
             is_partitioned: false,
         };

@@ -38,6 +38,51 @@ mod error;
 pub use connect::{Connection, connect};
 pub use error::{Disposition, PostgresError, Result};
 
+use crate::change::Value;
+
+/// In which form the stream is asked for values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamFormat {
+    Binary,
+    /// For a type whose binary form only PostgreSQL can read.
+    Text,
+}
+
+/// A column to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectColumn {
+    pub name: String,
+    /// PostgreSQL prints it: its binary form cannot be read here.
+    pub printed: bool,
+}
+
+impl From<&str> for SelectColumn {
+    fn from(name: &str) -> SelectColumn {
+        SelectColumn { name: name.to_owned(), printed: false }
+    }
+}
+
+impl SelectColumn {
+    /// The column for a SELECT list, of the relation that `prefix` names. `format` calls the output function, which a cast
+    /// to text need not do, and makes an empty text of NULL. `IS NOT NULL` would be false for a composite with a NULL in it.
+    fn expression(&self, prefix: &str) -> String {
+        let column = format!("{prefix}{}", quote_ident(&self.name));
+        match self.printed {
+            false => column,
+            true => format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {column}) END"),
+        }
+    }
+
+    /// Of values that came in binary, those that PostgreSQL printed are text.
+    fn mark_texts(columns: &[SelectColumn], values: &mut [Value]) {
+        for (column, value) in columns.iter().zip(values) {
+            if let (true, Value::Binary(text)) = (column.printed, &*value) {
+                *value = Value::Text(text.clone());
+            }
+        }
+    }
+}
+
 /// An identifier for SQL and for the replication commands: always in double quotes.
 ///
 /// pgwire-replication 0.5 pastes slot and publication names as they are given, so a name that is not quoted is folded

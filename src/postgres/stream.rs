@@ -27,7 +27,7 @@ use super::gate::{Identity, parse_timeline_history};
 use super::pgoutput::{self, POSTGRES_EPOCH_MICROS};
 use super::relation::{Relations, TrackedTable};
 use super::slot::{self, Slot};
-use super::{PostgresError, Result};
+use super::{PostgresError, Result, StreamFormat};
 use crate::change::{Event, Lsn};
 use crate::config::settings::SourceSettings;
 
@@ -61,12 +61,12 @@ pub struct Session {
 impl Session {
     /// Connects and authenticates, and checks that the pins are in force. `start_lsn` is the checkpoint;
     /// `Lsn::ZERO` when there is none (then the stream starts at the slot's consistent point).
-    pub async fn open(settings: &SourceSettings, start_lsn: Lsn) -> Result<Session> {
+    pub async fn open(settings: &SourceSettings, start_lsn: Lsn, format: StreamFormat) -> Result<Session> {
         let feedback = Arc::new(Notify::new());
         let notify = Arc::clone(&feedback);
         let observer = FeedbackObserver::new(move |_| notify.notify_one());
         let failed = |source| PostgresError::ConnectReplication { address: address(settings), source };
-        let config = replication_config(settings, start_lsn, observer);
+        let config = replication_config(settings, start_lsn, format, observer);
         let connecting = async {
             let worker = Worker(ReplicationClient::connect_gated(config).await.map_err(failed)?);
             let settings = settings.clone();

@@ -11,6 +11,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::plan::SourceType;
+
+use super::array::{self, Tree};
+
 /// Deeper documents are compared by their bytes: the parser is recursive and the stack is not endless.
 const DEPTH_MAX: usize = 256;
 
@@ -23,6 +27,109 @@ pub fn equal(left: &[u8], right: &[u8]) -> bool {
         (Some(left), Some(right)) => left == right,
         _ => false,
     }
+}
+
+/// Is the document the JSON form of this array? Its elements are of the type that `element` says.
+pub fn equal_array(element: &SourceType, array: &Tree<'_>, document: &[u8]) -> bool {
+    let expected = expected(element, array);
+    expected.is_some() && expected == parse(document)
+}
+
+/// Is the document the JSON form of these pairs?
+pub fn equal_hstore(pairs: &str, document: &[u8]) -> bool {
+    let expected = object(pairs);
+    expected.is_some() && expected == parse(document)
+}
+
+/// Bytes of the JSON form of an array, without white space.
+pub fn length_of_array(element: &SourceType, node: &Tree<'_>) -> Option<usize> {
+    let text = match node {
+        Tree::Null => return Some(4),
+        Tree::List(nodes) => {
+            let lengths = nodes.iter().map(|node| length_of_array(element, node)).sum::<Option<usize>>()?;
+            return Some(lengths + nodes.len().saturating_sub(1) + 2);
+        }
+        Tree::Value(text) => text,
+    };
+    Some(match kind(element) {
+        Kind::Bool => {
+            if text == "t" {
+                4
+            } else {
+                5
+            }
+        }
+        Kind::Pairs => length_of_hstore(text)?,
+        Kind::Json => text.len(),
+        Kind::Number if parse(text.as_bytes()).is_some() => text.len(),
+        Kind::Number | Kind::Text => quoted(text),
+    })
+}
+
+/// The same of an hstore.
+pub fn length_of_hstore(text: &str) -> Option<usize> {
+    let pairs = array::pairs(text)?;
+    let lengths = pairs.iter().map(|(name, value)| quoted(name) + 1 + value.as_ref().map_or(4, |value| quoted(value)));
+    Some(lengths.sum::<usize>() + pairs.len().saturating_sub(1) + 2)
+}
+
+/// Bytes of a JSON string: two quotes, and an escape for what needs one.
+fn quoted(text: &str) -> usize {
+    let escaped = text.chars().map(|char| match char {
+        '"' | '\\' | '\u{8}' | '\u{c}' | '\n' | '\r' | '\t' => 2,
+        '\0'..='\u{1f}' => 6,
+        char => char.len_utf8(),
+    });
+    escaped.sum::<usize>() + 2
+}
+
+fn expected(element: &SourceType, node: &Tree<'_>) -> Option<Json> {
+    let text = match node {
+        Tree::Null => return Some(Json::Null),
+        Tree::List(nodes) => {
+            return nodes.iter().map(|node| expected(element, node)).collect::<Option<_>>().map(Json::Array);
+        }
+        Tree::Value(text) => text,
+    };
+    let string = || Json::String(text.as_bytes().to_vec());
+    Some(match kind(element) {
+        Kind::Bool => Json::Bool(text == "t"),
+        Kind::Pairs => object(text)?,
+        Kind::Json => parse(text.as_bytes())?,
+        // NaN and infinity are no numbers in JSON.
+        Kind::Number => parse(text.as_bytes()).unwrap_or_else(string),
+        Kind::Text => string(),
+    })
+}
+
+enum Kind {
+    Bool,
+    Number,
+    Json,
+    Pairs,
+    Text,
+}
+
+fn kind(element: &SourceType) -> Kind {
+    match element {
+        SourceType::Vector { .. } | SourceType::HalfVec { .. } => Kind::Json,
+        SourceType::Base(entry) => match entry.names.first().copied().unwrap_or_default() {
+            "bool" => Kind::Bool,
+            "int2" | "int4" | "int8" | "float4" | "float8" | "numeric" | "oid" => Kind::Number,
+            "json" | "jsonb" => Kind::Json,
+            "hstore" => Kind::Pairs,
+            _ => Kind::Text,
+        },
+        _ => Kind::Text,
+    }
+}
+
+fn object(pairs: &str) -> Option<Json> {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let member = |(name, value): (std::borrow::Cow<'_, str>, Option<std::borrow::Cow<'_, str>>)| {
+        (bytes(&name), value.map_or(Json::Null, |value| Json::String(bytes(&value))))
+    };
+    Some(Json::Object(array::pairs(pairs)?.into_iter().map(member).collect()))
 }
 
 #[derive(Debug, PartialEq)]

@@ -14,8 +14,10 @@
 mod array;
 mod compare;
 mod fence;
+mod fit;
 mod json;
 mod key;
+mod moment;
 mod source;
 mod table;
 mod target;

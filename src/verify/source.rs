@@ -5,7 +5,7 @@
 //! Holds: every value is the text of its type's output function. The simple query protocol sends exactly that (a cast to
 //! `text` does not: it prints `true` for bool and cuts the padding of `char(n)`), and tells NULL from the empty string.
 //! Each page is a statement of its own: no transaction is held open, so nothing keeps VACUUM back. Keys travel as
-//! quoted literals without a type and get the type of their column, so the index of the key serves every page.
+//! quoted literals of their column's type, so the index of the key serves every page.
 //!
 //! Not here: what a text must equal (`compare`), when to read again (`table`).
 
@@ -92,8 +92,10 @@ impl<'a> Source<'a> {
         let condition = match after {
             None => String::new(),
             Some(texts) => {
-                let texts = texts.iter().map(|text| escape_literal(text)).collect::<Vec<_>>().join(", ");
-                format!("WHERE ({key}) > ({texts})")
+                // With their types: a composite value has no other way to be read.
+                let texts = texts.iter().zip(&self.key_types);
+                let texts: Vec<String> = texts.map(|(text, of)| format!("{}::{of}", escape_literal(text))).collect();
+                format!("WHERE ({key}) > ({})", texts.join(", "))
             }
         };
         let columns = self.columns.join(", ");

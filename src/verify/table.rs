@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::milvus::Key;
 use crate::plan::{SourceType, TablePlan};
 
+use super::compare::Expected;
 use super::fence::Fence;
 use super::key;
 use super::source::{Source, SourceRow};
@@ -189,21 +190,40 @@ impl Comparison<'_> {
     }
 
     fn compare(&self, key: &Key, row: Option<&SourceRow>, entities: &Entities) -> Result<Finding, VerifyError> {
+        let skips = row.map(|row| self.skipping(row)).transpose()?.unwrap_or_default();
         let (row, place) = match (row, entities.find(key)) {
             (None, None) => return Ok(Finding::Equal),
+            (Some(_), None) if !skips.is_empty() => return Ok(Finding::Equal),
             (Some(_), None) => return Ok(Finding::Missing),
+            (Some(_), Some(_)) if !skips.is_empty() => return Ok(Finding::Different(skips)),
             (None, Some(_)) => return Ok(Finding::Extra),
             (Some(_), Some(place)) if place.doubled => return Ok(Finding::Doubled),
             (Some(row), Some(place)) => (row, place),
         };
         let mut different = Vec::new();
-        for (i, column) in self.table.columns.iter().enumerate() {
+        for i in 0..self.table.columns.len() {
             let (field, entity) = self.target.field(entities, place, i);
-            if !field.equals(entity, &column.source, row.text(i)?) {
+            if !field.equals(entity, self.expected(i), row.text(i)?) {
                 different.push(i);
             }
         }
         Ok(if different.is_empty() { Finding::Equal } else { Finding::Different(different) })
+    }
+
+    /// Columns because of which the row is to be left out, by the policy of their fields.
+    fn skipping(&self, row: &SourceRow) -> Result<Vec<usize>, VerifyError> {
+        let mut skipping = Vec::new();
+        for i in 0..self.table.columns.len() {
+            if self.expected(i).skips(row.text(i)?) {
+                skipping.push(i);
+            }
+        }
+        Ok(skipping)
+    }
+
+    fn expected(&self, i: usize) -> Expected<'_> {
+        let column = &self.table.columns[i];
+        Expected { column, field: &self.table.collection.fields[column.field] }
     }
 
     fn report(&mut self, key: &Key, finding: Finding) {
@@ -231,7 +251,7 @@ impl Comparison<'_> {
     /// Before the first page is read: vectors are printed with about twelve characters an element.
     fn estimated_row_bytes(&self) -> usize {
         let columns = self.table.columns.iter().map(|column| match column.source {
-            SourceType::Vector { dim } => dim as usize * 12,
+            SourceType::Vector { dim } | SourceType::HalfVec { dim } => dim as usize * 12,
             _ => 64,
         });
         columns.sum()

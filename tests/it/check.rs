@@ -82,12 +82,12 @@ async fn what_is_ready_is_told_so_and_nothing_is_left_behind() {
 async fn every_table_that_cannot_be_a_collection_is_named_with_its_way_out() {
     let mut scene = Scene::shared(18).await;
     let no_key = scene.table("id bigint, embedding vector(4)").await;
-    let odd_type = scene.table("id bigint primary key, place point, embedding vector(4)").await;
+    let odd_type = scene.table("id bigint primary key, place vector(1), embedding vector(4)").await;
     scene.extra.push_str("[[table]]\nname = \"public.no_such_table\"\n");
     let checked = check(&scene).await;
     assert_eq!(checked.code, 6);
     for (subject, sentence) in
-        [(no_key.as_str(), "key"), (odd_type.as_str(), "point"), ("no_such_table", "does not exist")]
+        [(no_key.as_str(), "key"), (odd_type.as_str(), "1 dimensions"), ("no_such_table", "does not exist")]
     {
         let finding = checked.one("error", subject, sentence);
         assert!(finding["mend"].as_str().is_some_and(|mend| !mend.is_empty()), "{finding}");

@@ -25,6 +25,23 @@ const TYPES: &[(&str, [&str; 3])] = &[
     ("timestamp", ["'2024-02-29 12:00:00.5'", "'-infinity'", "'1999-12-31 23:59:59.999999'"]),
     ("timestamptz", ["'2024-02-29 12:00+05:30'", "'0044-03-15 12:00 BC'", "'infinity'"]),
     ("slug", ["'a'", "'b'", "'c'"]),
+    ("mood", ["'sad'", "'a \"|\\'", "'ok'"]),
+    ("citext", ["'Ab'", "'ß'", "'aC'"]),
+    ("bytea", ["''", "'\\x00ff'", "'\\x7c'"]),
+    ("\"char\"", ["'a'", "'|'", "'b'"]),
+    ("name", ["'pg_class'", "'a'", "'b'"]),
+    ("timetz", ["'24:00:00-15:59:59'", "'01:02:03.5+05:30'", "'00:00+00'"]),
+    ("interval", ["'1 mon -1 day'", "'-00:00:00.000001'", "'0'"]),
+    ("inet", ["'10.0.0.1/8'", "'::ffff:1.2.3.4'", "'10.0.0.1'"]),
+    ("cidr", ["'10.0.0.0/8'", "'::/0'", "'10.0.0.0/9'"]),
+    ("macaddr", ["'08:00:2b:01:02:03'", "'ff:ff:ff:ff:ff:ff'", "'00:00:00:00:00:00'"]),
+    ("bit(9)", ["B'101010101'", "B'000000000'", "B'000000001'"]),
+    ("varbit", ["B'1'", "B'10'", "B'100'"]),
+    ("oid", ["4294967295", "0", "1"]),
+    ("pg_lsn", ["'16/B374D848'", "'0/0'", "'0/1'"]),
+    ("money", ["'-1.50'", "'0'", "'1234.56'"]),
+    ("int4range", ["'[1,5)'", "'empty'", "'(,)'"]),
+    ("pair", ["row(1, 'a|b')", "row(2, 'a \"')", "row(3, '\\')"]),
     ("amount", ["1", "2", "3"]),
 ];
 
@@ -32,7 +49,12 @@ const TYPES: &[(&str, [&str; 3])] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_key_is_followed_alone_and_as_a_part() {
     let mut scene = Scene::shared(18).await;
-    scene.sql("create domain slug as text check (value <> ''); create domain amount as bigint check (value > 0)").await;
+    scene
+        .sql(
+            "create domain slug as text check (value <> ''); create domain amount as bigint check (value > 0);
+             create type mood as enum ('sad', 'ok', 'a \"|\\'); create type pair as (a int, b text); create extension citext",
+        )
+        .await;
     let vector = embedding("3", 768);
     let mut tables = Vec::new();
     for (name, [first, second, third]) in TYPES {

@@ -55,13 +55,13 @@ const PURE: &[&str] = &[
     "engine",
     "plan",
     "postgres/array.rs",
-    "postgres/decode.rs",
+    "postgres/decode",
     "postgres/float.rs",
     "postgres/gate.rs",
     "postgres/pgoutput.rs",
     "postgres/pgvector.rs",
     "postgres/relation.rs",
-    "pipeline/encode.rs",
+    "pipeline/encode",
     "pipeline/keyed.rs",
 ];
 
@@ -197,8 +197,8 @@ fn imports_go_one_way_and_pure_modules_are_pure() {
     let mut wrong = Vec::new();
     for file in files {
         let relative = file.strip_prefix(&root).expect("below src");
-        // Tests of a module stand in a file of their own where they are long.
-        if relative.file_stem().is_some_and(|stem| stem == "tests") {
+        // Tests of a module stand in a file of their own where they are long, and so do those that write a page of `docs/`.
+        if relative.file_stem().is_some_and(|stem| stem == "tests" || stem == "docs") {
             continue;
         }
         let first = relative.iter().next().expect("a name").to_string_lossy();

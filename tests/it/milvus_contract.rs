@@ -3,6 +3,8 @@
 //! `contract` is the whole of it for a server that is well; what differs between servers stands in `ServerTraits`, so that
 //! a difference is a decision and not a surprise. Faults, TLS and tokens have tests of their own behind it.
 
+mod vectors;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -150,6 +152,7 @@ async fn contract(client: &dyn Milvus, server: ServerTraits) {
     an_unknown_collection_is_an_answer_or_an_error(client).await;
     a_collection_is_what_was_asked_for(client, server).await;
     entities_of_every_type_are_kept_replaced_and_deleted(client, server).await;
+    vectors::every_kind_is_kept(client).await;
     integer_keys_page_in_order(client, server).await;
     text_keys_page_in_order(client).await;
     collections_change_while_they_are_used(client, server).await;
@@ -977,11 +980,21 @@ fn row_count(columns: &[FieldColumn]) -> usize {
     columns.first().map_or(0, FieldColumn::rows)
 }
 
-/// A nullable column without NULLs comes back with marks that say nothing, and Milvus Lite writes JSON documents anew: the
-/// marks are taken away and the documents written as serde does, which changes none of their values.
+/// A nullable column without NULLs comes back with marks that say nothing, and Milvus Lite writes JSON documents and moments
+/// anew: the marks are taken away, the documents written as serde does and the moments without zeros at their end, which changes
+/// none of their values.
 fn comparable(mut columns: Vec<FieldColumn>) -> Vec<FieldColumn> {
     for column in &mut columns {
         column.valid.take_if(|valid| valid.iter().all(|&mark| mark == 1));
+        if let ColumnData::Timestamptz(moments) = &mut column.data {
+            for moment in moments {
+                let text = String::from_utf8_lossy(moment).into_owned();
+                let digits = text.trim_end_matches('Z');
+                let digits =
+                    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+                *moment = Bytes::from(format!("{digits}Z"));
+            }
+        }
         if let ColumnData::Json(documents) = &mut column.data {
             for document in documents {
                 let value: serde_json::Value = serde_json::from_slice(document).expect("JSON");
@@ -1012,7 +1025,15 @@ fn entity(column: &FieldColumn, at: usize, id: i64) -> FieldColumn {
         ColumnData::VarChar(values) => ColumnData::VarChar(values[range].to_vec()),
         ColumnData::Json(values) => ColumnData::Json(values[range].to_vec()),
         ColumnData::Array { element, rows } => ColumnData::Array { element: *element, rows: rows[range].to_vec() },
+        ColumnData::Timestamptz(values) => ColumnData::Timestamptz(values[range].to_vec()),
+        ColumnData::SparseFloatVector(values) => ColumnData::SparseFloatVector(values[range].to_vec()),
         ColumnData::FloatVector { dim, packed } => ColumnData::FloatVector { dim: *dim, packed: wide(packed, dim * 4) },
+        ColumnData::Float16Vector { dim, packed } => {
+            ColumnData::Float16Vector { dim: *dim, packed: wide(packed, dim * 2) }
+        }
+        ColumnData::BinaryVector { dim, packed } => {
+            ColumnData::BinaryVector { dim: *dim, packed: wide(packed, dim / 8) }
+        }
     };
     FieldColumn { name: column.name.clone(), valid: is_null.then(|| vec![0]), data }
 }

@@ -18,6 +18,7 @@ use walvec::milvus::{GrpcClient, Keys, Milvus, MilvusOptions};
 use walvec::mutation::Key;
 use walvec::pipeline::encode::Encoder;
 use walvec::plan::{self, Plan, TablePlan};
+use walvec::postgres::SelectColumn;
 use walvec::postgres::catalog::read_tables;
 use walvec::postgres::copy::{ChunkReader, plan_ranges};
 use walvec::verify::{Difference, DifferenceKind, Report, TableReport, Verdict, VerifyError, VerifyOptions, verify};
@@ -145,7 +146,7 @@ impl Scene {
         let connection = walvec::postgres::connect(&self.settings.source, "test").await.expect("connected");
         let some = read_tables(&connection, &["public.chosen".to_owned()]).await.expect("the catalog is read");
         let leaf = some[0].1.leaves[0].oid;
-        let names: Vec<String> = self.table().columns.iter().map(|column| column.name.clone()).collect();
+        let names: Vec<SelectColumn> = self.table().columns.iter().map(|column| (&*column.name).into()).collect();
         let mut reader = ChunkReader::connect(&self.settings.source).await.expect("connected");
         let mut rows = Vec::new();
         for range in plan_ranges(&connection, leaf, 1 << 30).await.expect("ranges").ranges {

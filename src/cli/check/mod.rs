@@ -227,7 +227,8 @@ async fn replication(settings: &Settings, saved: &State, findings: &mut Findings
         State::New | State::Unknown => crate::change::Lsn::ZERO,
     };
     let asked = async {
-        let mut session = postgres::stream::Session::open(&settings.source, start).await?;
+        let format = postgres::StreamFormat::Binary; // nothing is streamed
+        let mut session = postgres::stream::Session::open(&settings.source, start, format).await?;
         Ok::<_, PostgresError>((session.identify().await?, session.slot().await?))
     };
     let (identity, slot) = match asked.await {

@@ -135,16 +135,29 @@ fn invalid(during: &'static str, reason: impl Into<String>) -> MilvusError {
 fn field_column(field: &FieldSchema, name: &Arc<str>, data: wire::FieldData) -> Result<FieldColumn, MilvusError> {
     let odd = |what: &str| invalid("Query", format!("field {:?} ({}) {what}", field.name, field.data_type));
     let full = match field.data_type {
-        DataType::FloatVector => {
-            let dim = field.dim.unwrap_or(0) as usize;
-            let packed: Vec<u8> = match data.vectors.and_then(|vectors| vectors.float_vector) {
-                Some(floats) => floats.data.into(),
-                None => Vec::new(),
-            };
-            if dim == 0 || !packed.len().is_multiple_of(dim * 4) {
-                return Err(odd("has a wrong number of floats"));
+        DataType::FloatVector | DataType::Float16Vector | DataType::BinaryVector => {
+            let mut full = ColumnData::empty(field).ok_or_else(|| unreadable(field))?;
+            let width = full.width().filter(|&width| width > 0).ok_or_else(|| odd("has no dimension"))?;
+            let vectors = data.vectors.unwrap_or_default();
+            if let ColumnData::FloatVector { packed, .. }
+            | ColumnData::Float16Vector { packed, .. }
+            | ColumnData::BinaryVector { packed, .. } = &mut full
+            {
+                *packed = match field.data_type {
+                    DataType::FloatVector => vectors.float_vector.map(|floats| floats.data),
+                    DataType::Float16Vector => vectors.float16_vector,
+                    _ => vectors.binary_vector,
+                }
+                .map_or_else(Vec::new, Vec::from);
+                if !packed.len().is_multiple_of(width) {
+                    return Err(odd("has a wrong number of bytes"));
+                }
             }
-            ColumnData::FloatVector { dim, packed }
+            full
+        }
+        DataType::SparseFloatVector => {
+            let vectors = data.vectors.unwrap_or_default();
+            ColumnData::SparseFloatVector(vectors.sparse_float_vector.map_or_else(Vec::new, |rows| rows.contents))
         }
         DataType::Array => {
             let element = field.element_type.ok_or_else(|| unreadable(field))?;
@@ -193,6 +206,7 @@ fn scalars(data_type: DataType, field: wire::ScalarField) -> Option<ColumnData> 
         DataType::Double => ColumnData::Double(packed(field.double_data?, 8)?),
         DataType::VarChar => ColumnData::VarChar(field.string_data?.data),
         DataType::Json => ColumnData::Json(field.json_data?.data),
+        DataType::Timestamptz => ColumnData::Timestamptz(field.string_data?.data),
         DataType::Array
         | DataType::BinaryVector
         | DataType::FloatVector
@@ -218,6 +232,8 @@ fn keep(full: ColumnData, valid: &[u8]) -> ColumnData {
     }
     match full {
         ColumnData::Bool(values) => ColumnData::Bool(some(values, valid)),
+        ColumnData::Timestamptz(values) => ColumnData::Timestamptz(some(values, valid)),
+        ColumnData::SparseFloatVector(values) => ColumnData::SparseFloatVector(some(values, valid)),
         ColumnData::Int8(values) => ColumnData::Int8(some(values, valid)),
         ColumnData::Int16(values) => ColumnData::Int16(some(values, valid)),
         ColumnData::Int32(values) => ColumnData::Int32(some(values, valid)),
@@ -229,6 +245,12 @@ fn keep(full: ColumnData, valid: &[u8]) -> ColumnData {
         ColumnData::Array { element, rows } => ColumnData::Array { element, rows: some(rows, valid) },
         ColumnData::FloatVector { dim, packed } => {
             ColumnData::FloatVector { dim, packed: wide(&packed, (dim * 4).max(1), valid) }
+        }
+        ColumnData::Float16Vector { dim, packed } => {
+            ColumnData::Float16Vector { dim, packed: wide(&packed, (dim * 2).max(1), valid) }
+        }
+        ColumnData::BinaryVector { dim, packed } => {
+            ColumnData::BinaryVector { dim, packed: wide(&packed, (dim / 8).max(1), valid) }
         }
     }
 }

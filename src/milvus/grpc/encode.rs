@@ -86,10 +86,29 @@ pub fn field_data(nullable: bool, column: FieldColumn) -> wire::FieldData {
         (true, None) => Bytes::from(vec![1; rows]),
     };
     let data_type = column.data.data_type() as i32;
+    let vector = |dim: usize| wire::VectorField { dim: dim as i64, ..Default::default() };
     let (scalars, vectors) = match column.data {
         ColumnData::FloatVector { dim, packed } => {
             let float_vector = Some(wire::PackedArray { data: packed.into() });
-            (None, Some(wire::VectorField { dim: dim as i64, float_vector }))
+            (None, Some(wire::VectorField { float_vector, ..vector(dim) }))
+        }
+        ColumnData::Float16Vector { dim, packed } => {
+            (None, Some(wire::VectorField { float16_vector: Some(packed.into()), ..vector(dim) }))
+        }
+        ColumnData::BinaryVector { dim, packed } => {
+            (None, Some(wire::VectorField { binary_vector: Some(packed.into()), ..vector(dim) }))
+        }
+        ColumnData::SparseFloatVector(contents) => {
+            // As long as the longest: one more than the greatest index, which is each row's last.
+            let end = |row: &Bytes| {
+                row.as_chunks::<8>()
+                    .0
+                    .last()
+                    .map_or(0, |&[a, b, c, d, ..]| i64::from(u32::from_le_bytes([a, b, c, d])) + 1)
+            };
+            let dim = contents.iter().map(end).max().unwrap_or(0);
+            let sparse_float_vector = Some(wire::SparseFloatArray { contents, dim });
+            (None, Some(wire::VectorField { dim, sparse_float_vector, ..Default::default() }))
         }
         scalars => (Some(scalar_field(scalars)), None),
     };
@@ -108,14 +127,19 @@ fn scalar_field(data: ColumnData) -> wire::ScalarField {
         ColumnData::Int64(data) => field.long_data = Some(wire::LongArray { data }),
         ColumnData::Float(values) => field.float_data = packed(values),
         ColumnData::Double(values) => field.double_data = packed(values),
-        ColumnData::VarChar(data) => field.string_data = Some(wire::BytesArray { data }),
+        ColumnData::VarChar(data) | ColumnData::Timestamptz(data) => {
+            field.string_data = Some(wire::BytesArray { data });
+        }
         ColumnData::Json(data) => field.json_data = Some(wire::BytesArray { data }),
         ColumnData::Array { element, rows } => {
             let data = rows.into_iter().map(scalar_field).collect();
             field.array_data = Some(wire::ArrayArray { data, element_type: element as i32 });
         }
         // Vectors are no scalars; `columns::check` lets none in here.
-        ColumnData::FloatVector { .. } => unreachable!("a vector inside a scalar field"),
+        ColumnData::FloatVector { .. }
+        | ColumnData::Float16Vector { .. }
+        | ColumnData::BinaryVector { .. }
+        | ColumnData::SparseFloatVector(_) => unreachable!("a vector inside a scalar field"),
     }
     field
 }
@@ -123,23 +147,6 @@ fn scalar_field(data: ColumnData) -> wire::ScalarField {
 impl DataType {
     /// The type of that number, if it is one we know.
     pub(crate) fn from_wire(number: i32) -> Option<DataType> {
-        Some(match number {
-            1 => DataType::Bool,
-            2 => DataType::Int8,
-            3 => DataType::Int16,
-            4 => DataType::Int32,
-            5 => DataType::Int64,
-            10 => DataType::Float,
-            11 => DataType::Double,
-            21 => DataType::VarChar,
-            22 => DataType::Array,
-            23 => DataType::Json,
-            100 => DataType::BinaryVector,
-            101 => DataType::FloatVector,
-            102 => DataType::Float16Vector,
-            103 => DataType::BFloat16Vector,
-            104 => DataType::SparseFloatVector,
-            _ => return None,
-        })
+        DataType::ALL.into_iter().find(|&data_type| data_type as i32 == number)
     }
 }

@@ -145,6 +145,21 @@ pub struct VectorField {
     pub dim: i64,
     #[prost(message, optional, tag = "2")]
     pub float_vector: Option<PackedArray>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub binary_vector: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub float16_vector: Option<Bytes>,
+    #[prost(message, optional, tag = "6")]
+    pub sparse_float_vector: Option<SparseFloatArray>,
+}
+
+/// An entity each: `u32` index and `f32` value, little-endian, by index.
+#[derive(Clone, PartialEq, Message)]
+pub struct SparseFloatArray {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub contents: Vec<Bytes>,
+    #[prost(int64, tag = "2")]
+    pub dim: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -241,7 +243,7 @@ fn append(data: &mut ColumnData, value: &str) -> Option<()> {
         ColumnData::Int64(values) => values.push(integer(value)?),
         ColumnData::Float(packed) => packed.extend_from_slice(&number::<f32>(value)?.to_le_bytes()),
         ColumnData::Double(packed) => packed.extend_from_slice(&number::<f64>(value)?.to_le_bytes()),
-        ColumnData::VarChar(values) => values.push(string(value)?),
+        ColumnData::VarChar(values) | ColumnData::Timestamptz(values) => values.push(string(value)?),
         // A string that holds the document; a server that gives the document itself is understood too.
         ColumnData::Json(values) if value.starts_with('"') => values.push(string(value)?),
         ColumnData::Json(values) => values.push(Bytes::copy_from_slice(value.as_bytes())),
@@ -250,6 +252,21 @@ fn append(data: &mut ColumnData, value: &str) -> Option<()> {
             let elements = elements(value)?;
             elements.iter().try_for_each(|element| append(&mut row, element.get()))?;
             rows.push(row);
+        }
+        ColumnData::Float16Vector { .. } | ColumnData::BinaryVector { .. } => {
+            let width = data.width()?;
+            let bytes = BASE64.decode(string(value)?).ok().filter(|bytes| bytes.len() == width)?;
+            if let ColumnData::Float16Vector { packed, .. } | ColumnData::BinaryVector { packed, .. } = data {
+                packed.extend_from_slice(&bytes);
+            }
+        }
+        ColumnData::SparseFloatVector(rows) => {
+            let object: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(value).ok()?;
+            let element = |(index, value): (Cow<'_, str>, &RawValue)| Some((index.parse().ok()?, number(value.get())?));
+            let mut elements: Vec<(u32, f32)> = object.into_iter().map(element).collect::<Option<_>>()?;
+            elements.sort_unstable_by_key(|&(index, _)| index);
+            let bytes = |(index, value): (u32, f32)| [index.to_le_bytes(), value.to_le_bytes()].concat();
+            rows.push(elements.into_iter().flat_map(bytes).collect());
         }
         ColumnData::FloatVector { dim, packed } => {
             let inner = value.strip_prefix('[')?.strip_suffix(']')?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
+use super::sample::sample_dimensions;
 use super::{
     Column, Generated, Index, Leaf, PgType, PrimaryKey, Published, RelationKind, ReplicaIdentity, Table, TypeKind,
     UniqueIndex,
@@ -64,7 +65,8 @@ async fn read(connection: &Connection, patterns: &[String]) -> Result<Vec<(usize
     };
     let mut tables = Vec::with_capacity(found.len());
     for row in connection.rows(DOING, TABLES, &[&oids]).await? {
-        let table = details.table(&row)?;
+        let mut table = details.table(&row)?;
+        sample_dimensions(connection, &mut table).await?;
         let pattern = found.iter().find(|&&(oid, _)| oid == table.oid).map_or(0, |&(_, pattern)| pattern);
         tables.push((pattern, table));
     }
@@ -187,11 +189,19 @@ SELECT i.inhparent, n.nspname::text || '.' || c.relname::text FROM pg_catalog.pg
 JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = ANY ($1::pg_catalog.oid[]) AND NOT c.relispartition ORDER BY 2";
 
+/// The column of an expression is the only one that the index depends on.
 const INDEXES: &str = "\
 SELECT i.indrelid, x.relname::text, m.amname::text,
-  CASE WHEN i.indnkeyatts = 1 THEN (SELECT a.attname::text FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0) END,
-  o.opcname::text, coalesce(x.reloptions, '{}')
+  CASE WHEN i.indnkeyatts <> 1 THEN NULL WHEN i.indkey[0] > 0 THEN (SELECT a.attname::text
+      FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0])
+    ELSE (SELECT CASE WHEN count(*) = 1 THEN min(a.attname::text) END FROM (
+      SELECT DISTINCT d.refobjsubid AS attnum FROM pg_catalog.pg_depend d
+      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = i.indrelid
+        AND d.refobjsubid > 0) u
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.attnum) END,
+  o.opcname::text, coalesce(x.reloptions, '{}'),
+  CASE WHEN i.indkey[0] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, 1, false) END, i.indpred IS NOT NULL
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 JOIN pg_catalog.pg_am m ON m.oid = x.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
 WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisvalid ORDER BY x.relname";
@@ -208,14 +218,28 @@ const TYPES: &str = "\
 WITH RECURSIVE needed (oid) AS (
   SELECT pg_catalog.unnest($1::pg_catalog.oid[])
   UNION
-  SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END FROM needed
-  JOIN pg_catalog.pg_type t ON t.oid = needed.oid
-  WHERE t.typtype = 'd' OR t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc)
+  SELECT part.oid FROM needed JOIN pg_catalog.pg_type t ON t.oid = needed.oid CROSS JOIN LATERAL (
+    SELECT t.typbasetype WHERE t.typtype = 'd'
+    UNION ALL SELECT t.typelem WHERE t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
+    UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.typtype = 'r' AND r.rngtypid = t.oid
+    UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE t.typtype = 'm' AND r.rngmultitypid = t.oid
+    UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part (oid))
 SELECT t.oid, t.typname::text, n.nspname::text, t.typtype::text,
-  t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc, t.typelem, t.typbasetype, t.typtypmod,
+  t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc,
+  CASE t.typtype WHEN 'd' THEN ARRAY[t.typbasetype]
+    WHEN 'r' THEN ARRAY(SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid)
+    WHEN 'm' THEN ARRAY(SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid)
+    WHEN 'c' THEN ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+    ELSE ARRAY[t.typelem] END,
+  ARRAY(SELECT a.atttypmod FROM pg_catalog.pg_attribute a
+    WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  t.typtypmod,
   (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
    WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e'
-     AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1)
+     AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1),
+  t.typsend <> 0, pg_catalog.ascii(t.typdelim::text)
 FROM needed JOIN pg_catalog.pg_type t ON t.oid = needed.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";
 
 fn get<'a, T: FromSql<'a>>(row: &'a Row, i: usize) -> Result<T> {
@@ -314,6 +338,8 @@ fn index(row: &Row) -> Result<Index> {
         method: get(row, 2)?,
         column: get(row, 3)?,
         operator_class: get(row, 4)?,
+        expression: get(row, 6)?,
+        partial: get(row, 7)?,
         options: options
             .iter()
             .filter_map(|option| option.split_once('='))
@@ -342,6 +368,7 @@ async fn columns(connection: &Connection, oids: &[Oid]) -> Result<HashMap<Oid, V
                 "s" => Generated::Stored,
                 _ => Generated::Virtual,
             },
+            sampled_dimension: None,
         });
     }
     Ok(columns)
@@ -353,10 +380,14 @@ struct RawType {
     /// `typtype`: b, c, d, e, p, r, m.
     class: String,
     is_array: bool,
-    element: Oid,
-    base: Oid,
+    /// What it is made of: the element, base, bounds, range, or the attributes.
+    parts: Vec<Oid>,
+    /// Of the attributes.
+    part_typmods: Vec<i32>,
     base_typmod: i32,
     extension: Option<String>,
+    sends: bool,
+    delimiter: u8,
 }
 
 struct Types(HashMap<Oid, RawType>);
@@ -372,10 +403,12 @@ impl Types {
                     schema: get(&row, 2)?,
                     class: get(&row, 3)?,
                     is_array: get(&row, 4)?,
-                    element: get(&row, 5)?,
-                    base: get(&row, 6)?,
+                    parts: get(&row, 5)?,
+                    part_typmods: get(&row, 6)?,
                     base_typmod: get(&row, 7)?,
                     extension: get(&row, 8)?,
+                    sends: get(&row, 9)?,
+                    delimiter: u8::try_from(get::<i32>(&row, 10)?).unwrap_or(b','),
                 },
             );
         }
@@ -384,20 +417,27 @@ impl Types {
 
     /// The typmod of an array column is that of its elements. That of a column of a domain is -1: the domain has it.
     fn resolve(&self, oid: Oid, typmod: i32) -> Result<PgType> {
-        let raw = self
-            .0
-            .get(&oid)
-            .ok_or_else(|| PostgresError::Answer { doing: DOING, what: format!("type {oid} is not in pg_type") })?;
+        let unknown = |oid: Oid| PostgresError::Answer { doing: DOING, what: format!("type {oid} is not in pg_type") };
+        let raw = self.0.get(&oid).ok_or_else(|| unknown(oid))?;
         let mut effective_typmod = typmod;
+        let part = |typmod: i32| -> Result<Box<PgType>> {
+            let part = *raw.parts.first().ok_or_else(|| unknown(oid))?;
+            self.resolve(part, typmod).map(Box::new)
+        };
         let kind = match raw.class.as_str() {
             "d" => {
                 effective_typmod = raw.base_typmod;
-                TypeKind::Domain(Box::new(self.resolve(raw.base, raw.base_typmod)?))
+                TypeKind::Domain(part(raw.base_typmod)?)
             }
             "e" => TypeKind::Enum,
-            "c" => TypeKind::Composite,
-            "r" | "m" => TypeKind::Range,
-            _ if raw.is_array => TypeKind::Array(Box::new(self.resolve(raw.element, typmod)?)),
+            "c" => {
+                let typmods = raw.part_typmods.iter().copied().chain(std::iter::repeat(-1));
+                let attributes = raw.parts.iter().zip(typmods).map(|(&part, typmod)| self.resolve(part, typmod));
+                TypeKind::Composite(attributes.collect::<Result<_>>()?)
+            }
+            "r" => TypeKind::Range(part(-1)?),
+            "m" => TypeKind::Multirange(part(-1)?),
+            _ if raw.is_array => TypeKind::Array(part(typmod)?),
             _ => TypeKind::Base,
         };
         Ok(PgType {
@@ -406,6 +446,8 @@ impl Types {
             schema: raw.schema.clone(),
             extension: raw.extension.clone(),
             typmod: effective_typmod,
+            sends: raw.sends,
+            delimiter: raw.delimiter,
             kind,
         })
     }
@@ -450,20 +492,26 @@ mod tests {
 
     #[test]
     fn a_domain_over_a_vector_shows_the_dimension_of_its_base() {
-        let raw = |name: &str, class: &str, base, base_typmod, element| RawType {
+        let raw = |name: &str, class: &str, base_typmod, parts: &[Oid]| RawType {
             name: name.to_owned(),
             schema: "public".to_owned(),
             class: class.to_owned(),
-            is_array: element != 0,
-            element,
-            base,
+            is_array: class == "b" && !parts.is_empty(),
+            parts: parts.to_vec(),
+            part_typmods: vec![7, -1],
             base_typmod,
             extension: None,
+            sends: true,
+            delimiter: b',',
         };
         let types = Types(HashMap::from([
-            (1, raw("vector", "b", 0, -1, 0)),
-            (2, raw("embedding", "d", 1, 3, 0)),
-            (3, raw("_vector", "b", 0, -1, 1)),
+            (1, raw("vector", "b", -1, &[])),
+            (2, raw("embedding", "d", 3, &[1])),
+            (3, raw("_vector", "b", -1, &[1])),
+            (4, raw("pair", "c", -1, &[1, 2])),
+            (5, raw("range", "r", -1, &[1])),
+            (6, raw("multirange", "m", -1, &[5])),
+            (7, raw("broken", "m", -1, &[])),
         ]));
         let domain = types.resolve(2, -1).expect("known");
         assert_eq!(domain.typmod, 3);
@@ -471,6 +519,11 @@ mod tests {
         assert_eq!((base.name.as_str(), base.typmod), ("vector", 3));
         let TypeKind::Array(element) = types.resolve(3, 5).expect("known").kind else { panic!("an array") };
         assert_eq!(element.typmod, 5);
+        let TypeKind::Composite(attributes) = types.resolve(4, -1).expect("known").kind else { panic!("a composite") };
+        assert_eq!((attributes[0].typmod, attributes[1].typmod), (7, 3));
+        let TypeKind::Multirange(range) = types.resolve(6, -1).expect("known").kind else { panic!("a multirange") };
+        assert!(matches!(range.kind, TypeKind::Range(bounds) if bounds.name == "vector"));
         assert!(types.resolve(9, -1).is_err());
+        assert!(types.resolve(7, -1).is_err());
     }
 }

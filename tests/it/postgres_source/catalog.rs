@@ -98,7 +98,12 @@ async fn facts_tell_what_the_role_may_and_what_the_server_is_set_to() {
         assert_eq!((facts.wal_level.as_str(), facts.database.as_str()), ("logical", database.name.as_str()));
         assert_eq!((facts.max_slot_wal_keep_size_mb, facts.max_replication_slots), (None, 200));
         assert_eq!(facts.timeline, Some(1));
-        let identity = Session::open(&settings, Lsn::ZERO).await.expect("session").identify().await.expect("identity");
+        let identity = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary)
+            .await
+            .expect("session")
+            .identify()
+            .await
+            .expect("identity");
         assert_eq!(facts.system_identifier, Some(identity.system_identifier));
         assert_eq!((identity.timeline, identity.database), (1, database.name.clone()));
 
@@ -112,7 +117,7 @@ async fn facts_tell_what_the_role_may_and_what_the_server_is_set_to() {
         let found = tables(&settings, &["docs", "closed"]).await;
         let rights = |i: usize| (found[i].name.as_str(), found[i].can_select, found[i].row_security_applies);
         assert_eq!([rights(0), rights(1)], [("closed", false, false), ("docs", true, true)]);
-        let refused = match Session::open(&settings, Lsn::ZERO).await {
+        let refused = match Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await {
             Ok(_) => panic!("a role without REPLICATION got a replication session"),
             Err(error) => error,
         };

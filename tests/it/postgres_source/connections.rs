@@ -54,7 +54,7 @@ async fn a_silent_line_is_given_up_and_a_cut_one_is_transient() {
     settings.connect_timeout = Duration::from_millis(500);
     for error in [
         connect(&settings, "test").await.err().expect("stalled"),
-        Session::open(&settings, Lsn::ZERO).await.err().expect("stalled"),
+        Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.err().expect("stalled"),
     ] {
         assert!(matches!(error, PostgresError::ConnectTimeout { .. }), "{error:?}");
     }
@@ -163,7 +163,7 @@ async fn sslmode_means_the_same_to_both_kinds_of_connection() {
         settings.host = host.to_owned();
         let what = format!("{sslmode:?} {root:?} {host}");
         let connection = connect(&settings, "sql").await;
-        let session = Session::open(&settings, Lsn::ZERO).await;
+        let session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await;
         let sessions = admin
             .query(
                 "select s.ssl from pg_stat_ssl s join pg_stat_activity a using (pid) where a.application_name like $1",
@@ -190,7 +190,7 @@ async fn sslmode_means_the_same_to_both_kinds_of_connection() {
     let mut renamed = settings(&server, "postgres");
     (renamed.sslmode, renamed.sslrootcert, renamed.host) = (SslMode::VerifyCa, root.clone(), "localhost".to_owned());
     connect(&renamed, "sql").await.expect("verify-ca asks for no name");
-    let refused = Session::open(&renamed, Lsn::ZERO).await.err().expect("refused for the name");
+    let refused = Session::open(&renamed, Lsn::ZERO, StreamFormat::Binary).await.err().expect("refused for the name");
     assert!(refused.hint().is_some_and(|hint| hint.contains("certificate")), "{refused:?}");
 
     let mut settings = settings(&server, "postgres");
@@ -198,10 +198,10 @@ async fn sslmode_means_the_same_to_both_kinds_of_connection() {
     settings.password = Some(Secret::new("secret"));
     (settings.sslmode, settings.sslrootcert) = (SslMode::VerifyFull, root);
     assert!(connect(&settings, "sql").await.is_err(), "no client certificate");
-    assert!(Session::open(&settings, Lsn::ZERO).await.is_err(), "no client certificate");
+    assert!(Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.is_err(), "no client certificate");
     (settings.sslcert, settings.sslkey) = client_files;
     connect(&settings, "sql").await.expect("with a client certificate");
-    Session::open(&settings, Lsn::ZERO).await.map(drop).expect("with a client certificate");
+    Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.map(drop).expect("with a client certificate");
     settings.sslkey = None;
     assert!(matches!(connect(&settings, "sql").await, Err(PostgresError::Tls { .. })), "half a pair");
 }
@@ -217,6 +217,11 @@ async fn a_unix_socket_is_used_without_tls_and_without_a_password() {
     let address: Option<std::net::IpAddr> =
         connection.query_one("select inet_client_addr()", &[]).await.expect("row").get(0);
     assert_eq!(address, None);
-    let identity = Session::open(&settings, Lsn::ZERO).await.expect("session").identify().await.expect("identity");
+    let identity = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary)
+        .await
+        .expect("session")
+        .identify()
+        .await
+        .expect("identity");
     assert_eq!(identity.database, "postgres");
 }

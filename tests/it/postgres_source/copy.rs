@@ -21,7 +21,7 @@ async fn chunks_cover_a_table_exactly_once_while_it_is_written_to() {
         let connection = sql(&settings).await;
         let planned = plan_ranges(&connection, leaf, 1 << 20).await.expect("planned");
         assert!(planned.ranges.len() > 3, "{:?}", planned.ranges);
-        let columns = ["title".to_owned(), "id".to_owned(), "e".to_owned()];
+        let columns: [SelectColumn; 3] = ["title".into(), "id".into(), "e".into()];
         let mut reader = ChunkReader::connect(&settings).await.expect("reader");
         let probe = Probe::connect(&settings).await.expect("probe");
 
@@ -88,7 +88,7 @@ async fn a_rewrite_is_seen_by_the_file_node_and_never_as_an_empty_table() {
         let planned = plan_ranges(&sql(&settings).await, leaf, 1 << 20).await.expect("planned");
         let mut reader = ChunkReader::connect(&settings).await.expect("reader");
         let all = Range { from_block: 0, to_block: None };
-        let columns = ["id".to_owned()];
+        let columns: [SelectColumn; 1] = ["id".into()];
 
         let view = reader.begin(leaf).await.expect("begun");
         assert_eq!(view.filenode, planned.filenode);
@@ -116,7 +116,7 @@ async fn a_rewrite_is_seen_by_the_file_node_and_never_as_an_empty_table() {
         // Its name may change, it may not.
         client.batch_execute("alter table docs rename to papers").await.expect("renamed");
         reader.begin(leaf).await.expect("found by its oid");
-        match reader.read_rows(&["absent".to_owned()], None, all, usize::MAX).await {
+        match reader.read_rows(&["absent".into()], None, all, usize::MAX).await {
             Err(error) => assert_eq!(error.sqlstate(), Some("42703"), "{error:?}"),
             Ok(_) => panic!("a column that is not there was read"),
         }

@@ -47,7 +47,7 @@ async fn rows_are_fetched_by_keys_of_every_kind() {
             schema: "public".to_owned(),
             name: name.to_owned(),
             key: key.iter().map(|&(column, kind)| (column.to_owned(), kind.to_owned())).collect(),
-            columns: columns.iter().map(|&column| column.to_owned()).collect(),
+            columns: columns.iter().map(|&column| column.into()).collect(),
             filter: None,
             is_partitioned: name == "Pa\"irs",
         };
@@ -122,7 +122,7 @@ async fn a_fetch_that_does_not_see_a_commit_says_so() {
     let connection = sql(&settings).await;
     connection.batch_execute(local).await.expect("set");
     ensure_publication(&connection, &settings, &whole(&docs)).await.expect("published");
-    let mut session = Session::open(&settings, Lsn::ZERO).await.expect("session");
+    let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
     session.create_slot().await.expect("slot");
     let mut stream = session.start(all_tracked(&docs)).await.expect("started");
 
@@ -136,7 +136,7 @@ async fn a_fetch_that_does_not_see_a_commit_says_so() {
         schema: "public".to_owned(),
         name: "docs".to_owned(),
         key: vec![("id".to_owned(), "bigint".to_owned())],
-        columns: vec!["e".to_owned()],
+        columns: vec!["e".into()],
         filter: None,
         is_partitioned: false,
     };

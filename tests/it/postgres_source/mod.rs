@@ -21,10 +21,10 @@ use walvec::postgres::probe::Probe;
 use walvec::postgres::publication::{Wanted, ensure_publication, read_publication};
 use walvec::postgres::relation::{TrackedColumn, TrackedLeaf, TrackedTable};
 use walvec::postgres::stream::{Session, Stream};
-use walvec::postgres::{Connection, Disposition, PostgresError, connect};
+use walvec::postgres::{Connection, Disposition, PostgresError, SelectColumn, StreamFormat, connect};
 use walvec::servers::{Postgres, PostgresOptions, Stop, TlsPem};
 
-use super::support::postgres::Database;
+use super::support::postgres::{Database, settings};
 use super::support::proxy::Proxy;
 use super::support::unique;
 use super::support::wait::until;
@@ -33,30 +33,8 @@ const MAJORS: [u16; 2] = [18, 16];
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn settings(server: &Postgres, database: &str) -> SourceSettings {
-    SourceSettings {
-        host: server.host().to_owned(),
-        port: server.port(),
-        user: server.user().to_owned(),
-        password: Some(Secret::new(server.password())),
-        database: database.to_owned(),
-        sslmode: SslMode::Prefer,
-        sslrootcert: None,
-        sslcert: None,
-        sslkey: None,
-        application_name: unique("walvec"),
-        connect_timeout: Duration::from_secs(10),
-        slot: unique("slot"),
-        publication: unique("Pub"),
-        create: true,
-        failover: false,
-        slot_lock_timeout: Duration::from_secs(30),
-        wal_sender_timeout: Duration::from_secs(20),
-    }
-}
-
 fn source(database: &Database) -> SourceSettings {
-    settings(database.server, &database.name)
+    database.settings()
 }
 
 async fn sql(settings: &SourceSettings) -> Connection {
@@ -98,7 +76,7 @@ fn tracked(id: u32, table: &Table) -> TrackedTable {
 async fn first_stream(settings: &SourceSettings, tables: &[Table]) -> (Stream, Lsn) {
     let connection = sql(settings).await;
     ensure_publication(&connection, settings, &whole(tables)).await.expect("published");
-    let mut session = Session::open(settings, Lsn::ZERO).await.expect("session");
+    let mut session = Session::open(settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
     let identity = session.identify().await.expect("identified");
     let slot = session.slot().await.expect("slot read");
     assert_eq!(decide(None, &identity, slot.as_ref()), Verdict::CreateSlot);
@@ -117,7 +95,7 @@ fn all_tracked(tables: &[Table]) -> Vec<TrackedTable> {
 async fn streams_from(settings: &SourceSettings, tables: &[Table], start_lsn: Lsn) -> Stream {
     // A slot is released some milliseconds after its holder's connection is closed.
     until("the slot is free", PATIENCE, async || {
-        let session = Session::open(settings, start_lsn).await.expect("session");
+        let session = Session::open(settings, start_lsn, StreamFormat::Binary).await.expect("session");
         match session.start(all_tracked(tables)).await {
             Ok(stream) => Some(stream),
             Err(error) => {

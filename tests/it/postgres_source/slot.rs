@@ -16,7 +16,7 @@ async fn a_slot_that_cannot_be_made_names_the_blocker_and_leaves_nothing() {
             .await
             .expect("open");
         let pid: i32 = writer.query_one("select pg_backend_pid()", &[]).await.expect("row").get(0);
-        let mut session = Session::open(&settings, Lsn::ZERO).await.expect("session");
+        let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
         match session.create_slot().await {
             Err(error @ PostgresError::SlotBlocked { .. }) => {
                 let text = error.to_string();
@@ -81,7 +81,7 @@ async fn a_stream_resumes_at_its_checkpoint_and_nowhere_else() {
         assert_eq!(inserted, [int(3), int(4)]);
 
         // Somebody else holds the slot: the gate waits, and START_REPLICATION is refused as transient.
-        let mut second = Session::open(&settings, ends[1]).await.expect("session");
+        let mut second = Session::open(&settings, ends[1], StreamFormat::Binary).await.expect("session");
         let (identity, slot) = (second.identify().await.expect("identity"), second.slot().await.expect("slot"));
         let saved = Saved {
             system_identifier: identity.system_identifier,
@@ -133,7 +133,7 @@ async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_say
             slot.wal_status.filter(|&status| status == walvec::postgres::slot::WalStatus::Lost).map(|_| slot)
         })
         .await;
-        let mut session = Session::open(&settings, consistent_point).await.expect("session");
+        let mut session = Session::open(&settings, consistent_point, StreamFormat::Binary).await.expect("session");
         let identity = session.identify().await.expect("identity");
         let saved = Saved {
             system_identifier: identity.system_identifier,
@@ -167,7 +167,12 @@ async fn a_new_timeline_is_followed_only_from_before_its_switch() {
     let seen = commits(&mut stream, 1).await;
     let Some(&Event::Commit { end_lsn: checkpoint }) = seen.last() else { panic!("{seen:?}") };
     stream.shutdown(PATIENCE).await.expect("ended");
-    let before = Session::open(&settings, checkpoint).await.expect("session").identify().await.expect("identity");
+    let before = Session::open(&settings, checkpoint, StreamFormat::Binary)
+        .await
+        .expect("session")
+        .identify()
+        .await
+        .expect("identity");
     assert_eq!((before.timeline, before.history.len()), (1, 0));
 
     // As a restored backup does: recovery to the end of the WAL, then a timeline of its own.
@@ -182,7 +187,7 @@ async fn a_new_timeline_is_followed_only_from_before_its_switch() {
     })
     .await;
 
-    let mut session = Session::open(&settings, checkpoint).await.expect("session");
+    let mut session = Session::open(&settings, checkpoint, StreamFormat::Binary).await.expect("session");
     let (identity, slot) = (session.identify().await.expect("identity"), session.slot().await.expect("slot"));
     assert_eq!(identity.system_identifier, before.system_identifier);
     let [switch] = identity.history[..] else { panic!("{identity:?}") };

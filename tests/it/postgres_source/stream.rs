@@ -217,7 +217,7 @@ async fn a_publication_by_leaf_maps_each_leaf_by_name() {
             .await
             .expect("created");
         let parts = tables(&settings, &["parts"]).await;
-        let mut session = Session::open(&settings, Lsn::ZERO).await.expect("session");
+        let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
         session.create_slot().await.expect("slot");
         let mut stream = session.start(all_tracked(&parts)).await.expect("started");
         client

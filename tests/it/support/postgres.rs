@@ -3,8 +3,11 @@
 //! The clusters live in statics, which are never dropped: their watchers end them when this process does.
 //! A test that stops or kills its server starts its own.
 
+use std::time::Duration;
+
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
+use walvec::config::settings::{Secret, SourceSettings, SslMode};
 use walvec::servers::{Postgres, PostgresOptions};
 
 use super::unique;
@@ -59,5 +62,33 @@ impl Database {
     /// Another session as superuser.
     pub async fn session(&self) -> Client {
         self.server.connect(&self.name).await.expect("connected")
+    }
+
+    /// For a session, slot and publication of its own.
+    pub fn settings(&self) -> SourceSettings {
+        settings(self.server, &self.name)
+    }
+}
+
+/// The same for a database of any server.
+pub fn settings(server: &Postgres, database: &str) -> SourceSettings {
+    SourceSettings {
+        host: server.host().to_owned(),
+        port: server.port(),
+        user: server.user().to_owned(),
+        password: Some(Secret::new(server.password())),
+        database: database.to_owned(),
+        sslmode: SslMode::Prefer,
+        sslrootcert: None,
+        sslcert: None,
+        sslkey: None,
+        application_name: unique("walvec"),
+        connect_timeout: Duration::from_secs(10),
+        slot: unique("slot"),
+        publication: unique("Pub"),
+        create: true,
+        failover: false,
+        slot_lock_timeout: Duration::from_secs(30),
+        wal_sender_timeout: Duration::from_secs(20),
     }
 }

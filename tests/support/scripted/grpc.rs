@@ -413,24 +413,7 @@ fn field(message: wire::FieldSchema) -> Result<Field, Refusal> {
 }
 
 pub fn data_type(number: i32) -> Option<DataType> {
-    const ALL: [DataType; 15] = [
-        DataType::Bool,
-        DataType::Int8,
-        DataType::Int16,
-        DataType::Int32,
-        DataType::Int64,
-        DataType::Float,
-        DataType::Double,
-        DataType::VarChar,
-        DataType::Array,
-        DataType::Json,
-        DataType::BinaryVector,
-        DataType::FloatVector,
-        DataType::Float16Vector,
-        DataType::BFloat16Vector,
-        DataType::SparseFloatVector,
-    ];
-    ALL.into_iter().find(|known| *known as i32 == number)
+    DataType::ALL.into_iter().find(|known| *known as i32 == number)
 }
 
 fn described(name: &str, collection: &Collection) -> wire::DescribeCollectionResponse {
@@ -553,6 +536,21 @@ fn values(scalars: Option<wire::ScalarField>, vectors: Option<wire::VectorField>
     }
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
     if let Some(vector) = vectors {
+        let dim = (vector.dim as usize).max(1);
+        let cut = |bytes: Bytes, width: usize| bytes.chunks(width.max(1)).map(|b| Datum::Packed(b.to_vec())).collect();
+        if let Some(bytes) = vector.binary_vector {
+            return cut(bytes, dim / 8);
+        }
+        if let Some(bytes) = vector.float16_vector {
+            return cut(bytes, dim * 2);
+        }
+        if let Some(sparse) = vector.sparse_float_vector {
+            let element = |&[a, b, c, d, e, f, g, h]: &[u8; 8]| {
+                (u32::from_le_bytes([a, b, c, d]), f32::from_le_bytes([e, f, g, h]))
+            };
+            let row = |bytes: &Bytes| Datum::Sparse(bytes.as_chunks::<8>().0.iter().map(element).collect());
+            return sparse.contents.iter().map(row).collect();
+        }
         let floats: Vec<f32> =
             vector.float_vector.map(packed::<4>).unwrap_or_default().into_iter().map(f32::from_le_bytes).collect();
         return floats.chunks((vector.dim as usize).max(1)).map(|floats| Datum::Vector(floats.to_vec())).collect();
@@ -596,14 +594,32 @@ fn column(field: &Field, values: Vec<Datum>) -> wire::FieldData {
         valid_data,
         ..Default::default()
     };
-    if store::is_vector(field.data_type) {
+    let vector = wire::VectorField { dim: field.dim.unwrap_or(0) as i64, ..Default::default() };
+    if field.data_type == DataType::SparseFloatVector {
+        let row = |value: &Datum| match value {
+            Datum::Sparse(elements) => {
+                Some(elements.iter().flat_map(|(i, v)| [i.to_le_bytes(), v.to_le_bytes()].concat()).collect())
+            }
+            _ => None,
+        };
+        let contents: Vec<Bytes> = values.iter().filter_map(row).collect();
+        let sparse_float_vector = Some(wire::SparseFloatArray { contents, dim: 0 });
+        data.vectors = Some(wire::VectorField { sparse_float_vector, ..vector });
+    } else if matches!(field.data_type, DataType::Float16Vector | DataType::BinaryVector) {
+        let bytes = |value: &Datum| if let Datum::Packed(bytes) = value { bytes.clone() } else { Vec::new() };
+        let packed: Bytes = values.iter().flat_map(bytes).collect();
+        data.vectors = Some(match field.data_type {
+            DataType::BinaryVector => wire::VectorField { binary_vector: Some(packed), ..vector },
+            _ => wire::VectorField { float16_vector: Some(packed), ..vector },
+        });
+    } else if store::is_vector(field.data_type) {
         let packed: Vec<u8> = values
             .iter()
             .flat_map(|value| if let Datum::Vector(floats) = value { floats.as_slice() } else { &[] })
             .flat_map(|float| float.to_le_bytes())
             .collect();
         let float_vector = Some(wire::PackedArray { data: packed.into() });
-        data.vectors = Some(wire::VectorField { dim: field.dim.unwrap_or(0) as i64, float_vector });
+        data.vectors = Some(wire::VectorField { float_vector, ..vector });
     } else {
         data.scalars = Some(scalars(field.data_type, field.element_type, values));
     }
@@ -643,7 +659,7 @@ fn scalars(data_type: DataType, element: Option<DataType>, values: Vec<Datum>) -
                 .collect();
             field.double_data = Some(wire::PackedArray { data });
         }
-        DataType::VarChar => field.string_data = texts(),
+        DataType::VarChar | DataType::Timestamptz => field.string_data = texts(),
         DataType::Json => field.json_data = texts(),
         DataType::Array => {
             let element = element.unwrap_or(DataType::VarChar);

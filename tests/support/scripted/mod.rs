@@ -359,6 +359,8 @@ fn counted(values: &[Datum]) -> usize {
             Datum::Text(text) | Datum::Json(text) => text.len(),
             Datum::Array(elements) => counted(elements),
             Datum::Vector(floats) => floats.len() * 4,
+            Datum::Packed(bytes) => bytes.len(),
+            Datum::Sparse(elements) => elements.len() * 8,
         })
         .sum()
 }

@@ -9,6 +9,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -350,7 +352,8 @@ fn field(asked: spec::Field) -> Result<Field, Refusal> {
     })
 }
 
-const TYPES: [(&str, DataType); 15] = [
+const TYPES: [(&str, DataType); 16] = [
+    ("Timestamptz", DataType::Timestamptz),
     ("Bool", DataType::Bool),
     ("Int8", DataType::Int8),
     ("Int16", DataType::Int16),
@@ -470,6 +473,15 @@ fn datum(data_type: DataType, field: &Field, text: &str) -> Option<Datum> {
         DataType::Float => Datum::Float(bare()?.parse::<f32>().ok().filter(|float| float.is_finite())?),
         DataType::Double => Datum::Double(bare()?.parse::<f64>().ok().filter(|float| float.is_finite())?),
         DataType::VarChar => Datum::Text(bare()?),
+        DataType::Timestamptz => Datum::Text(string()?),
+        DataType::Float16Vector | DataType::BinaryVector => Datum::Packed(BASE64.decode(string()?).ok()?),
+        DataType::SparseFloatVector => {
+            let object: BTreeMap<String, f32> = serde_json::from_str(text).ok()?;
+            let element = |(index, value): (String, f32)| Some((index.parse::<u32>().ok()?, value));
+            let mut elements: Vec<(u32, f32)> = object.into_iter().map(element).collect::<Option<_>>()?;
+            elements.sort_by_key(|(index, _)| *index);
+            Datum::Sparse(elements)
+        }
         // A JSON text loses its quotes; anything else stays as it was written.
         DataType::Json => Datum::Json(bare()?),
         DataType::Array => {
@@ -540,6 +552,10 @@ fn shown(field: &Field, value: &Datum, numbers: bool) -> Value {
         Datum::Double(value) => json!(value),
         Datum::Text(text) | Datum::Json(text) => json!(text),
         Datum::Vector(floats) => Value::Array(floats.iter().copied().map(float).collect()),
+        Datum::Packed(bytes) => json!(BASE64.encode(bytes)),
+        Datum::Sparse(elements) => {
+            Value::Object(elements.iter().map(|(index, value)| (index.to_string(), float(*value))).collect())
+        }
         Datum::Array(elements) => {
             let member = match field.element_type {
                 Some(DataType::Int64) => "LongData",

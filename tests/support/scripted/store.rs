@@ -41,6 +41,10 @@ pub enum Datum {
     Json(String),
     Array(Vec<Datum>),
     Vector(Vec<f32>),
+    /// A FLOAT16_VECTOR or BINARY_VECTOR.
+    Packed(Vec<u8>),
+    /// By index, as it came.
+    Sparse(Vec<(u32, f32)>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -163,6 +167,7 @@ impl Store {
         }
         for field in &collection.fields {
             valid_field(field)?;
+            self.knows(field)?;
             if collection.fields.iter().filter(|other| other.name == field.name).count() > 1 {
                 return refuse(1100, format!("duplicated field name {}", field.name));
             }
@@ -189,8 +194,25 @@ impl Store {
         Ok(())
     }
 
+    /// Types and flags that came with a version.
+    fn knows(&self, field: &Field) -> Result<(), Refusal> {
+        let since = match field.data_type {
+            DataType::Float16Vector | DataType::BFloat16Vector | DataType::SparseFloatVector => Version::V2_4,
+            DataType::Timestamptz => Version::V2_6,
+            _ => Version::V2_3,
+        };
+        if self.version < since {
+            return refuse(1100, format!("data type {} of field {} not supported", field.data_type, field.name));
+        }
+        if field.nullable && is_vector(field.data_type) && self.version != Version::V2_6 {
+            return refuse(1100, format!("vector type not support null, field name = {}", field.name));
+        }
+        Ok(())
+    }
+
     pub fn add_field(&mut self, name: &str, field: Field) -> Result<(), Refusal> {
         valid_field(&field)?;
+        self.knows(&field)?;
         let collection = self.collection_mut(name)?;
         if !field.nullable {
             return refuse(1100, format!("added field must be nullable, field name = {}", field.name));
@@ -242,7 +264,13 @@ impl Store {
             return refuse(1100, format!("cannot create index on non-exist field: {}", index.field));
         };
         if is_vector(field.data_type) && index.metric_type.is_empty() {
-            index.metric_type = "COSINE".into();
+            index.metric_type = metrics(field.data_type)[0].into();
+        }
+        if is_vector(field.data_type) && !metrics(field.data_type).contains(&&*index.metric_type) {
+            return refuse(
+                1100,
+                format!("metric type {} not found or not supported for {}", index.metric_type, field.data_type),
+            );
         }
         match collection.indexes.iter().find(|existing| existing.field == index.field) {
             Some(existing)
@@ -313,6 +341,16 @@ impl Store {
         match value {
             Datum::Null if field.nullable => Ok(()),
             Datum::Null => refuse(1100, format!("the value of field {name} is null, and it is not nullable")),
+            Datum::Text(text) if field.data_type == DataType::Timestamptz => {
+                // Four digits of the year, a T or a space between date and time, an offset: what RFC 3339 asks for.
+                let offset = text.ends_with('Z') || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
+                let date = text.get(..10).is_some_and(|date| date.split('-').map(str::len).eq([4, 2, 2]));
+                if offset && date && text.get(10..11).is_some_and(|between| matches!(between, "T" | " ")) {
+                    Ok(())
+                } else {
+                    refuse(1100, format!("got invalid timestamptz string of field {name}"))
+                }
+            }
             Datum::Text(text) => match field.max_length {
                 Some(max) if text.len() > max => refuse(
                     1100,
@@ -351,6 +389,26 @@ impl Store {
                     return refuse(65535, format!("value of field {name} is NaN or infinite"));
                 }
                 Ok(())
+            }
+            Datum::Packed(bytes) => {
+                let dim = field.dim.unwrap_or(0);
+                let wanted = if field.data_type == DataType::BinaryVector { dim / 8 } else { dim * 2 };
+                if bytes.len() != wanted {
+                    return refuse(1100, format!("the dim of field data({name}) is not equal to schema dim"));
+                }
+                let halves = bytes.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
+                let odd =
+                    field.data_type == DataType::Float16Vector && halves.into_iter().any(|h| h & 0x7C00 == 0x7C00);
+                if odd { refuse(65535, format!("value of field {name} is NaN or infinite")) } else { Ok(()) }
+            }
+            Datum::Sparse(elements) => {
+                if elements.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+                    return refuse(1100, format!("unsorted or same indices in sparse float vector {name}"));
+                }
+                match elements.iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
+                    Some(_) => refuse(1100, format!("negative value or NaN in sparse float vector {name}")),
+                    None => Ok(()),
+                }
             }
             Datum::Int(number) => {
                 let fits = match field.element_type.unwrap_or(field.data_type) {
@@ -438,6 +496,15 @@ pub fn is_vector(data_type: DataType) -> bool {
     data_type as i32 >= 100
 }
 
+/// Metrics of a vector index; the first is the default.
+fn metrics(data_type: DataType) -> &'static [&'static str] {
+    match data_type {
+        DataType::BinaryVector => &["HAMMING", "JACCARD", "SUBSTRUCTURE", "SUPERSTRUCTURE"],
+        DataType::SparseFloatVector => &["IP", "BM25"],
+        _ => &["COSINE", "L2", "IP"],
+    }
+}
+
 fn valid_name(name: &str) -> Result<(), Refusal> {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let all = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -456,6 +523,9 @@ fn valid_field(field: &Field) -> Result<(), Refusal> {
     }
     if field.data_type == DataType::FloatVector && !field.dim.is_some_and(|dim| (2..=32_768).contains(&dim)) {
         return refuse(1100, format!("invalid dimension of field {name}: it should be in range 2 ~ 32768"));
+    }
+    if field.data_type == DataType::BinaryVector && !field.dim.is_some_and(|dim| dim > 0 && dim.is_multiple_of(8)) {
+        return refuse(1100, format!("invalid dimension of field {name}: it should be a multiple of 8"));
     }
     if field.is_primary && (field.nullable || !matches!(field.data_type, DataType::Int64 | DataType::VarChar)) {
         return refuse(1100, format!("primary field {name} must be INT64 or VARCHAR and not nullable"));

@@ -6,16 +6,19 @@
 //! Holds: what is planned can be created on this server and filled without loss; what cannot is refused here, before
 //! anything is sent. The same input gives the same plan, names included.
 //!
-//! Not here: which columns and what key (`rows`), types (`types`), names (`names`), indexes (`index`), an existing collection (`differences`).
+//! Not here: which columns and what key (`rows`), a column's field (`field`), types (`types`), names (`names`), indexes
+//! (`index`), an existing collection (`differences`).
+
+mod field;
 
 use crate::change::TableId;
-use crate::config::settings::{FieldSettings, IndexSetting, TableSettings};
+use crate::config::settings::{IndexSetting, TableSettings};
 use crate::milvus::{CollectionSchema, DataType, FieldSchema, ServerInfo};
-use crate::postgres::catalog::{Column, Table};
+use crate::postgres::catalog::Table;
 
-use super::names::{self, identifier, qualified};
+use super::names::{self, qualified};
 use super::rows::Selected;
-use super::types::{ARRAY_MAX, DIMENSIONS, KeyUse, VARCHAR_MAX, resolve};
+use super::types::VARCHAR_MAX;
 use super::{ColumnPlan, KeyPlan, Plan, SourceType, TablePlan, index};
 
 /// Fields of a collection: Milvus's `proxy.maxFieldNum`, and the bits of a row's mask of missing columns.
@@ -99,6 +102,7 @@ impl<'a> Builder<'a> {
             }
         }
         let key = self.key(&key_names, &mut columns, &mut fields);
+        let placeholder = self.placeholder(&mut fields);
         self.check_fields(&columns, &fields);
         let indexes = match self.settings.index {
             IndexSetting::Auto => {
@@ -109,8 +113,10 @@ impl<'a> Builder<'a> {
                 Ok(Vec::new())
             }
         };
-        let indexes = indexes.unwrap_or_else(|(reason, remedy)| {
-            self.refuse(None, reason, remedy);
+        let indexes = indexes.unwrap_or_else(|refusals| {
+            for (column, reason, remedy) in refusals {
+                self.refuse(column.as_deref(), reason, remedy);
+            }
             Vec::new()
         });
         let (Some(key), true) = (key, self.refusals.is_empty()) else { return Err(self.refusals) };
@@ -131,6 +137,7 @@ impl<'a> Builder<'a> {
                 num_shards: self.settings.num_shards,
             },
             indexes,
+            placeholder,
             remarks: self.remarks,
         })
     }
@@ -162,169 +169,12 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn column(&mut self, column: &Column, is_key: bool, composite: bool) -> Option<(ColumnPlan, FieldSchema)> {
-        let settings = self.field_settings(&column.name);
-        let leave_out = format!("leave it out with `columns = {{ exclude = [{:?}] }}`", column.name);
-        let mut source = match resolve(&column.data_type) {
-            Ok(source) => source,
-            Err(reason) => {
-                let reason = format!("{reason} (its type is {})", column.type_name);
-                self.refuse(Some(&column.name), reason, leave_out);
-                return None;
-            }
-        };
-        let entry = source.entry();
-        if is_key {
-            let mendable = "choose another primary key";
-            match entry.key {
-                KeyUse::Never(reason) => {
-                    self.refuse(Some(&column.name), format!("key of type {}: {reason}", column.type_name), mendable)
-                }
-                KeyUse::Part if !composite => {
-                    let reason = format!("Milvus has no primary key of type {}", entry.target);
-                    self.refuse(Some(&column.name), reason, mendable);
-                }
-                KeyUse::Part | KeyUse::Int | KeyUse::Text => {}
-            }
-        }
-        self.check_field_settings(column, &settings, &source);
-        if let SourceType::Vector { dim } = &mut source {
-            *dim = self.dimension(column, &settings, *dim)?;
-        }
-
-        let single_key = is_key && !composite;
-        // Integers of every width are one kind of key in Milvus.
-        let data_type = if single_key && entry.key == KeyUse::Int { DataType::Int64 } else { entry.target };
-        let element = match &source {
-            SourceType::Array(element) => Some(element.entry()),
-            _ => None,
-        };
-        let text_entry = element.unwrap_or(entry);
-        let is_text = text_entry.target == DataType::VarChar;
-        let nullable = !is_key && self.server.has_nullable() && data_type != DataType::FloatVector;
-        let mut reason = entry.reason.to_owned();
-        if data_type != entry.target {
-            reason = "integer keys are INT64 in Milvus".into();
-        }
-        if let SourceType::Vector { .. } = source
-            && !column.not_null
-        {
-            reason.push_str("; a row without a vector is refused");
-        } else if !is_key && !nullable && !column.not_null {
-            reason.push_str("; this server has no nullable fields, so a row with NULL is refused");
-        }
-        let field = FieldSchema {
-            name: self.field_name(column, &settings),
-            data_type,
-            is_primary: single_key,
-            auto_id: false,
-            nullable,
-            element_type: element.map(|element| element.target),
-            max_length: is_text.then(|| settings.max_length.or(text_entry.text_max).unwrap_or(VARCHAR_MAX)),
-            max_capacity: element.map(|_| settings.max_capacity.unwrap_or(ARRAY_MAX)),
-            dim: if let SourceType::Vector { dim } = source { Some(dim) } else { None },
-            description: column.type_name.clone(),
-        };
-        let plan = ColumnPlan {
-            name: column.name.clone(),
-            type_oid: column.type_oid,
-            typmod: column.typmod,
-            type_name: column.type_name.clone(),
-            source,
-            reread: false,
-            field: 0, // set where the field is placed
-            reason,
-        };
-        Some((plan, field))
-    }
-
-    fn field_settings(&self, column: &str) -> FieldSettings {
-        self.settings.fields.iter().find(|(name, _)| name == column).map(|(_, s)| s.clone()).unwrap_or_default()
-    }
-
-    /// Settings that do not apply to the column's type, or are out of bounds.
-    fn check_field_settings(&mut self, column: &Column, settings: &FieldSettings, source: &SourceType) {
-        let section = format!("[table.fields.{}]", column.name);
-        let element = match source {
-            SourceType::Array(element) => Some(&**element),
-            _ => None,
-        };
-        let is_text = element.unwrap_or(source).entry().target == DataType::VarChar;
-        let is_vector = matches!(source, SourceType::Vector { .. });
-        for (setting, value, applies, max) in [
-            ("max_length", settings.max_length, is_text, Some(VARCHAR_MAX)),
-            ("max_capacity", settings.max_capacity, element.is_some(), Some(ARRAY_MAX)),
-            ("dimension", settings.dimension, is_vector, None), // bounded where it is used
-        ] {
-            let Some(value) = value else { continue };
-            if !applies {
-                let reason = format!("`{setting}` does not apply to type {}", column.type_name);
-                self.refuse(Some(&column.name), reason, format!("remove it from {section}"));
-            } else if let Some(max) = max.filter(|max| !(1..=*max).contains(&value)) {
-                self.refuse(Some(&column.name), format!("`{setting} = {value}`"), format!("take one from 1 to {max}"));
-            }
-        }
-    }
-
-    fn dimension(&mut self, column: &Column, settings: &FieldSettings, declared: u32) -> Option<u32> {
-        let setting = format!("[table.fields.{}] dimension", column.name);
-        let dim = match (declared, settings.dimension) {
-            (0, None) => {
-                let reason = "the vector has no declared dimension";
-                let remedy = format!(
-                    "ALTER TABLE {} ALTER COLUMN {} TYPE vector(n), or set `{setting}`",
-                    self.sql_name(),
-                    identifier(&column.name)
-                );
-                self.refuse(Some(&column.name), reason, remedy);
-                return None;
-            }
-            (0, Some(dim)) => dim,
-            (declared, Some(dim)) if declared != dim => {
-                let reason = format!("`dimension = {dim}`, but the column is {}", column.type_name);
-                self.refuse(Some(&column.name), reason, format!("remove `{setting}`"));
-                return None;
-            }
-            (declared, _) => declared,
-        };
-        if !DIMENSIONS.contains(&dim) {
-            let reason = format!("{dim} dimensions; a FLOAT_VECTOR has {} to {}", DIMENSIONS.start(), DIMENSIONS.end());
-            self.refuse(
-                Some(&column.name),
-                reason,
-                format!("leave it out with `columns = {{ exclude = [{:?}] }}`", column.name),
-            );
-            return None;
-        }
-        Some(dim)
-    }
-
-    fn field_name(&mut self, column: &Column, settings: &FieldSettings) -> String {
-        match &settings.rename {
-            Some(name) => {
-                if !names::is_valid(name) || names::is_reserved(name) {
-                    let remedy = format!("set `rename` to {}, and no word of Milvus's own", names::RULE);
-                    self.refuse(Some(&column.name), format!("{name:?} is no name for a field"), remedy);
-                }
-                name.clone()
-            }
-            None => {
-                let name = names::field(&column.name);
-                if name != column.name {
-                    self.remarks
-                        .push(format!("column {:?} becomes field {name:?}: Milvus takes no such name", column.name));
-                }
-                name
-            }
-        }
-    }
-
     /// Finds the primary field among the fields; for a composite key, puts one before them.
     fn key(&mut self, names: &[String], columns: &mut [ColumnPlan], fields: &mut Vec<FieldSchema>) -> Option<KeyPlan> {
         let position = |name: &String| columns.iter().position(|column| column.name == *name);
         let found: Vec<usize> = names.iter().map(position).collect::<Option<_>>()?;
         if let [column] = *found {
-            if !self.server.has_nullable() && columns.get(column)?.source == SourceType::Int8 {
+            if !self.server.has_nullable() && columns.get(column)?.source == SourceType::named("int8") {
                 // Measured on 2.3.5: 2^63 - 1 is acknowledged and gone, -2^63 cannot be written in a filter.
                 self.remarks.push(format!(
                     "Milvus {} does not keep a key of {} or {}: have none",
@@ -376,18 +226,60 @@ impl<'a> Builder<'a> {
             let reason = format!("{} fields; a collection has at most {FIELDS_MAX}", fields.len());
             self.refuse(None, reason, "name the columns that are needed: `columns = { include = […] }`");
         }
-        let vectors = fields.iter().filter(|field| field.data_type == DataType::FloatVector).count();
+        let vectors = fields.iter().filter(|field| field.data_type.is_vector()).count();
         // A vector that was refused for itself must not be reported as missing too.
         let refused = self.refusals.iter().any(|refusal| refusal.column.is_some());
         if vectors == 0 && !refused {
-            let remedy =
-                format!("name a table with a vector column, or take {} out of the configuration", self.sql_name());
+            let remedy = format!(
+                "name a table with a vector column, or take {} out of the configuration; `placeholder_vector = true` in its \
+                 [[table]] gives the collection a constant vector",
+                self.sql_name()
+            );
             self.refuse(None, "it has no vector column, and a collection needs one", remedy);
         }
-        if vectors > 1 && self.server.version.trim_start_matches('v').starts_with("2.3.") {
-            // Its own words: "multiple vector fields is not supported".
-            let reason = format!("{vectors} vector columns; Milvus {} has one to a collection", self.server.version);
-            self.refuse(None, reason, "leave all but one out with `columns = { exclude = […] }`");
+        let most = self.server.vector_fields_max();
+        if vectors > most {
+            let version = &self.server.version;
+            let (reason, remedy) = match most {
+                // Its own words: "multiple vector fields is not supported".
+                1 => (
+                    format!("{vectors} vector columns; Milvus {version} has one to a collection"),
+                    "leave all but one out with `columns = { exclude = […] }`".to_owned(),
+                ),
+                most => (
+                    format!("{vectors} vector columns; Milvus {version} has at most {most} to a collection"),
+                    "leave some out with `columns = { exclude = […] }`".to_owned(),
+                ),
+            };
+            self.refuse(None, reason, remedy);
         }
     }
+
+    /// A constant vector for a table without one, where that is asked for: its field.
+    fn placeholder(&mut self, fields: &mut Vec<FieldSchema>) -> Option<usize> {
+        if !self.settings.placeholder_vector || fields.iter().any(|field| field.data_type.is_vector()) {
+            return None;
+        }
+        let mut name = "placeholder_vector".to_owned();
+        while fields.iter().any(|field| field.name == name) {
+            name.push('_');
+        }
+        self.remarks.push(format!("field {name:?} is a constant vector, as a collection must have one"));
+        fields.push(FieldSchema {
+            name,
+            data_type: DataType::FloatVector,
+            is_primary: false,
+            auto_id: false,
+            nullable: false,
+            element_type: None,
+            max_length: None,
+            max_capacity: None,
+            dim: Some(PLACEHOLDER.len() as u32),
+            description: "constant: a collection must have a vector".into(),
+        });
+        Some(fields.len() - 1)
+    }
 }
+
+/// The constant: of length 1, so that every metric takes it.
+pub const PLACEHOLDER: [f32; 2] = [1.0, 0.0];

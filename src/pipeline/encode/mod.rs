@@ -1,27 +1,32 @@
 //! Rows to columns: what PostgreSQL sent, as the columns of one upsert.
 //!
 //! In: complete rows with their keys. Out: a column for every field of the collection, and the rows that the
-//! collection cannot hold, each with its reason.
+//! collection cannot hold, each with its reason and by the policy of its field: refused, left out, or altered.
 //!
-//! Holds: every column has a value for each accepted row, in the order given; a refused row is in none of them. The guards
+//! Holds: every column has a value for each accepted row, in the order given; a row that is refused or skipped is in none of
+//! them, and nothing is altered but by a policy, which is counted. The guards
 //! are ours because servers disagree about what they refuse: one counts a VARCHAR in characters, one accepts NaN, one
 //! takes an array over its capacity, and none says which row it was. Text and JSON are slices of the received bytes,
 //! vectors are swapped straight into their column, printed text and keys share one buffer a batch.
 //!
 //! Not here: which rows and when (`engine`), making the key (`plan::key`), what the server refuses all the same.
 
-use std::borrow::Cow;
+mod field;
+mod json;
+mod scalar;
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::change::{Row, Value};
+use crate::change::Row;
+use crate::config::settings::OnMisfit;
 use crate::milvus::{ColumnData, DataType, FieldColumn, FieldSchema, Keys};
 use crate::mutation::{Key, Refusal};
-use crate::plan::types::{Read, VARCHAR_MAX};
-use crate::plan::{SourceType, TablePlan};
-use crate::postgres::decode::{self, DecodeError, number_text};
-use crate::postgres::{array, pgvector};
+use crate::plan::TablePlan;
+use crate::postgres::decode::DecodeError;
+
+use field::{FieldEncoder, Long, Misfit};
 
 /// Encodes rows of one table. Made once, shared by all who encode.
 #[derive(Clone, Debug)]
@@ -37,8 +42,18 @@ pub struct Encoded {
     pub columns: Vec<FieldColumn>,
     /// How many rows each column holds; 0: there is nothing to send.
     pub rows: usize,
-    /// Rows left out, by their index in what was given.
+    /// Rows that stop the table, by their index in what was given.
     pub refused: Vec<(usize, Refusal)>,
+    /// Rows that a policy leaves out: their entities are to be deleted.
+    pub skipped: Vec<(usize, Refusal)>,
+    /// Values that a policy replaced or cut: the field, the policy, how many.
+    pub altered: Vec<(Arc<str>, OnMisfit, u64)>,
+}
+
+/// What becomes of a row.
+enum Verdict {
+    Refused(Refusal),
+    Skipped(Refusal),
 }
 
 impl Encoder {
@@ -46,9 +61,15 @@ impl Encoder {
         let primary = table.key.field();
         let field = |(i, schema): (usize, &FieldSchema)| {
             // The primary field is filled from the key, whether it is a column or made from several.
-            let column = table.columns.iter().position(|column| column.field == i).filter(|_| i != primary);
-            assert!(column.is_some() || i == primary, "every field but the primary one has a column");
-            FieldEncoder::new(schema, column.map(|at| (at, &table.columns[at].source)))
+            if i == primary {
+                return FieldEncoder::key(schema);
+            }
+            if table.placeholder == Some(i) {
+                return FieldEncoder::placeholder(schema);
+            }
+            let at = table.columns.iter().position(|column| column.field == i);
+            let at = at.expect("every field but the primary one and the placeholder has a column");
+            FieldEncoder::column(schema, at, &table.columns[at])
         };
         Encoder {
             fields: table.collection.fields.iter().enumerate().map(field).collect(),
@@ -57,21 +78,33 @@ impl Encoder {
     }
 
     pub fn encode(&self, rows: &[(Key, Row)]) -> Encoded {
-        let mut columns: Vec<Column> = self.fields.iter().map(|field| Column::new(field, rows.len())).collect();
+        let mut columns: Vec<Column> = self.fields.iter().map(|field| field.empty(rows.len())).collect();
         let mut arena = Arena::default();
+        let mut altered = vec![0; self.fields.len()];
         let mut accepted = 0;
-        let mut refused = Vec::new();
+        let (mut refused, mut skipped) = (Vec::new(), Vec::new());
         for (i, (key, row)) in rows.iter().enumerate() {
-            let result = self.fields.iter().zip(&mut columns).try_for_each(|(field, column)| {
-                let misfit =
-                    |misfit: Misfit| Refusal { field: Some(field.name.to_string()), reason: misfit.to_string() };
-                field.append(key, row, column, &mut arena).map_err(misfit)
-            });
+            let before = altered.clone();
+            let result =
+                self.fields.iter().zip(&mut columns).zip(&mut altered).try_for_each(|((field, column), altered)| {
+                    match field.append(key, row, Long::Misfit, column, &mut arena) {
+                        Ok(()) => Ok(()),
+                        Err(misfit) => {
+                            column.truncate(accepted);
+                            *altered += 1;
+                            settle(field, misfit, key, row, column, &mut arena)
+                        }
+                    }
+                });
             match result {
                 Ok(()) => accepted += 1,
-                Err(refusal) => {
+                Err(verdict) => {
                     columns.iter_mut().for_each(|column| column.truncate(accepted));
-                    refused.push((i, refusal));
+                    altered = before;
+                    match verdict {
+                        Verdict::Refused(refusal) => refused.push((i, refusal)),
+                        Verdict::Skipped(refusal) => skipped.push((i, refusal)),
+                    }
                 }
             }
         }
@@ -80,7 +113,14 @@ impl Encoder {
             valid: column.valid,
             data: column.data,
         });
-        Encoded { columns: named.collect(), rows: accepted, refused }
+        let altered = self.fields.iter().zip(altered).filter(|&(_, count)| count > 0);
+        Encoded {
+            columns: named.collect(),
+            rows: accepted,
+            refused,
+            skipped,
+            altered: altered.map(|(field, count)| (Arc::clone(&field.name), field.on_misfit, count)).collect(),
+        }
     }
 
     /// Keys as a delete or query takes them.
@@ -101,258 +141,27 @@ impl Encoder {
     }
 }
 
-/// What one field takes and from where.
-#[derive(Clone)]
-struct FieldEncoder {
-    name: Arc<str>,
-    /// Index into the row and the type there; `None`: the key.
-    column: Option<(usize, Read)>,
-    /// Of an array.
-    element: Option<Read>,
-    element_type: DataType,
-    data_type: DataType,
-    nullable: bool,
-    max_length: usize,
-    max_capacity: usize,
-    dim: usize,
-}
-
-impl std::fmt::Debug for FieldEncoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FieldEncoder")
-            .field("name", &self.name)
-            .field("data_type", &self.data_type)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a value is not of its field. Never shows the value.
-#[derive(Debug, thiserror::Error)]
-enum Misfit {
-    #[error("NULL, and the field is not nullable")]
-    Null,
-    #[error("{0} bytes, and the field takes {1}")]
-    TooLong(usize, usize),
-    #[error("{0} elements, and the field takes {1}")]
-    TooMany(usize, usize),
-    #[error("the text holds a NUL byte")]
-    Nul,
-    #[error("the text is not UTF-8")]
-    NotUtf8,
-    #[error("a JSON scalar or null at the top: Milvus keeps objects and arrays")]
-    JsonScalar,
-    #[error("the key does not fit the primary field")]
-    Key,
-    #[error(transparent)]
-    Value(#[from] DecodeError),
-}
-
-impl FieldEncoder {
-    fn new(schema: &FieldSchema, column: Option<(usize, &SourceType)>) -> FieldEncoder {
-        let element = match column {
-            Some((_, SourceType::Array(element))) => Some(element.entry().read),
-            _ => None,
-        };
-        FieldEncoder {
-            name: Arc::from(&*schema.name),
-            column: column.map(|(at, source)| (at, source.entry().read)),
-            element,
-            element_type: schema.element_type.unwrap_or(DataType::VarChar),
-            data_type: schema.data_type,
-            nullable: schema.nullable,
-            max_length: schema.max_length.unwrap_or(VARCHAR_MAX) as usize,
-            max_capacity: schema.max_capacity.unwrap_or(u32::MAX) as usize,
-            dim: schema.dim.unwrap_or_default() as usize,
-        }
-    }
-
-    /// An empty column with room for `rows`.
-    fn empty(&self, rows: usize) -> ColumnData {
-        match self.data_type {
-            DataType::Array => ColumnData::Array { element: self.element_type, rows: Vec::with_capacity(rows) },
-            DataType::FloatVector => {
-                ColumnData::FloatVector { dim: self.dim, packed: Vec::with_capacity(rows * self.dim * 4) }
-            }
-            scalar => empty(scalar, rows),
-        }
-    }
-
-    /// Append the row's value. On an error the column may be left with part of it: the caller truncates.
-    fn append(&self, key: &Key, row: &Row, column: &mut Column, arena: &mut Arena) -> Result<(), Misfit> {
-        let Some((at, read)) = self.column else { return self.append_key(key, &mut column.data, arena) };
-        let value = row.0.get(at).expect("a row has a value for each column of the plan");
-        if *value == Value::Null {
-            let valid = column.valid.as_mut().ok_or(Misfit::Null)?;
-            valid.push(0);
-            return Ok(());
-        }
-        if let Some(valid) = &mut column.valid {
-            valid.push(1);
-        }
-        match (&mut column.data, value) {
-            (_, Value::UnchangedToast) => return Err(DecodeError::UnchangedToast.into()),
-            (_, Value::Null) => unreachable!("NULL was handled above"),
-            (ColumnData::FloatVector { packed, .. }, Value::Binary(bytes)) => {
-                pgvector::append_binary(bytes, self.dim, packed)?;
-            }
-            (ColumnData::FloatVector { packed, .. }, Value::Text(text)) => {
-                pgvector::append_text(text, self.dim, packed)?;
-            }
-            (ColumnData::Json(documents), Value::Binary(bytes) | Value::Text(bytes)) => {
-                let is_jsonb = matches!((read, value), (Read::Jsonb, Value::Binary(_)));
-                let text = if is_jsonb { decode::jsonb(bytes)? } else { bytes };
-                documents.push(json(bytes.slice_ref(text))?);
-            }
-            (ColumnData::Array { rows, .. }, Value::Binary(bytes)) => {
-                let mut elements = empty(self.element_type, 0);
-                let read = self.element.expect("an ARRAY field has an element type");
-                for element in array::Binary::new(bytes)? {
-                    let element = element?;
-                    self.check_capacity(elements.len() + 1)?;
-                    append_scalar(
-                        &mut elements,
-                        read,
-                        &Value::Binary(bytes.slice_ref(element)),
-                        self.max_length,
-                        arena,
-                    )?;
-                }
-                rows.push(elements);
-            }
-            (ColumnData::Array { rows, .. }, Value::Text(text)) => {
-                let mut elements = empty(self.element_type, 0);
-                let read = self.element.expect("an ARRAY field has an element type");
-                for element in array::Text::new(text)? {
-                    let element = match element? {
-                        Cow::Borrowed(element) => text.slice_ref(element),
-                        Cow::Owned(element) => element.into(),
-                    };
-                    self.check_capacity(elements.len() + 1)?;
-                    append_scalar(&mut elements, read, &Value::Text(element), self.max_length, arena)?;
-                }
-                rows.push(elements);
-            }
-            (data, value) => append_scalar(data, read, value, self.max_length, arena)?,
-        }
-        Ok(())
-    }
-
-    fn append_key(&self, key: &Key, data: &mut ColumnData, arena: &mut Arena) -> Result<(), Misfit> {
-        match (data, key) {
-            (ColumnData::Int64(keys), Key::Int(key)) => keys.push(*key),
-            (ColumnData::VarChar(keys), Key::Text(key)) => {
-                check_length(key.as_bytes(), self.max_length)?;
-                keys.push(arena.keep(key.as_bytes()));
-            }
-            _ => return Err(Misfit::Key),
-        }
-        Ok(())
-    }
-
-    fn check_capacity(&self, elements: usize) -> Result<(), Misfit> {
-        if elements <= self.max_capacity { Ok(()) } else { Err(Misfit::TooMany(elements, self.max_capacity)) }
-    }
-
-    fn bytes(&self, key: &Key, row: &Row) -> usize {
-        let value = match self.column {
-            Some((at, _)) => row.0.get(at),
-            None => None,
-        };
-        match (self.data_type, value) {
-            (DataType::FloatVector, _) => 4 * self.dim,
-            (DataType::Bool, _) => 1,
-            (DataType::Float, _) => 4,
-            // Integers are varints, of two bytes where they are ids and of ten where they are negative.
-            (DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Double, _) => 8,
-            // A tag and a length beside the bytes.
-            (_, Some(value)) => value.size() + 4,
-            (_, None) => key.heap_size() + 4,
-        }
-    }
-}
-
-fn check_length(text: &[u8], max: usize) -> Result<(), Misfit> {
-    if text.len() <= max { Ok(()) } else { Err(Misfit::TooLong(text.len(), max)) }
-}
-
-/// Append a value that is neither NULL, vector, document nor array.
-fn append_scalar(
-    data: &mut ColumnData,
-    read: Read,
-    value: &Value,
-    max_length: usize,
+/// What the field's policy does about a misfit, in a column from which what was appended is gone again.
+fn settle(
+    field: &FieldEncoder,
+    misfit: Misfit,
+    key: &Key,
+    row: &Row,
+    column: &mut Column,
     arena: &mut Arena,
-) -> Result<(), Misfit> {
-    match (data, read, value) {
-        (ColumnData::Bool(values), _, Value::Binary(bytes)) => values.push(decode::bool(bytes)?.into()),
-        (ColumnData::Bool(values), _, Value::Text(text)) => values.push(decode::bool_text(text)?.into()),
-        (ColumnData::Int16(values), Read::Int(read), value) => values.push(int::<i16>(read, value, "smallint")?.into()),
-        (ColumnData::Int32(values), Read::Int(read), value) => values.push(int(read, value, "integer")?),
-        (ColumnData::Int64(values), Read::Int(read), value) => values.push(int(read, value, "bigint")?),
-        (ColumnData::Float(packed), _, Value::Binary(bytes)) => {
-            packed.extend_from_slice(&decode::float4(bytes)?.to_le_bytes());
-        }
-        (ColumnData::Float(packed), _, Value::Text(text)) => {
-            packed.extend_from_slice(&number_text::<f32>(text, "real")?.to_le_bytes());
-        }
-        (ColumnData::Double(packed), _, Value::Binary(bytes)) => {
-            packed.extend_from_slice(&decode::float8(bytes)?.to_le_bytes());
-        }
-        (ColumnData::Double(packed), _, Value::Text(text)) => {
-            packed.extend_from_slice(&number_text::<f64>(text, "double precision")?.to_le_bytes());
-        }
-        (ColumnData::VarChar(texts), Read::Printed(print), Value::Binary(bytes)) => {
-            let text = arena.print(|out| print(bytes, out))?;
-            check_length(&text, max_length)?;
-            texts.push(text);
-        }
-        (ColumnData::VarChar(texts), _, Value::Binary(text) | Value::Text(text)) => {
-            check_length(text, max_length)?;
-            std::str::from_utf8(text).map_err(|_| Misfit::NotUtf8)?;
-            if text.contains(&0) {
-                return Err(Misfit::Nul);
-            }
-            texts.push(text.clone());
-        }
-        _ => unreachable!("the plan gives each source type a target that it can be read into"),
+) -> Result<(), Verdict> {
+    let refusal = |misfit: &Misfit| Refusal { field: Some(field.name.to_string()), reason: misfit.to_string() };
+    if !misfit.is_of_field() {
+        return Err(Verdict::Refused(refusal(&misfit)));
     }
-    Ok(())
-}
-
-/// An integer of any width, if it fits the target.
-fn int<T: TryFrom<i64>>(
-    read: fn(&[u8]) -> Result<i64, DecodeError>,
-    value: &Value,
-    type_name: &'static str,
-) -> Result<T, Misfit> {
-    let value = match value {
-        Value::Binary(bytes) => read(bytes)?,
-        Value::Text(text) => number_text(text, type_name)?,
-        Value::Null | Value::UnchangedToast => return Err(DecodeError::UnchangedToast.into()),
-    };
-    T::try_from(value).map_err(|_| DecodeError::Malformed(type_name).into())
-}
-
-/// The document, if its top is an object or an array: PostgreSQL has checked the rest.
-fn json(text: Bytes) -> Result<Bytes, Misfit> {
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{' | b'[') => Ok(text),
-        _ => Err(Misfit::JsonScalar),
-    }
-}
-
-/// An empty column of scalars or documents.
-fn empty(data_type: DataType, values: usize) -> ColumnData {
-    match data_type {
-        DataType::Bool => ColumnData::Bool(Vec::with_capacity(values)),
-        DataType::Int16 => ColumnData::Int16(Vec::with_capacity(values)),
-        DataType::Int32 => ColumnData::Int32(Vec::with_capacity(values)),
-        DataType::Int64 => ColumnData::Int64(Vec::with_capacity(values)),
-        DataType::Float => ColumnData::Float(Vec::with_capacity(values * 4)),
-        DataType::Double => ColumnData::Double(Vec::with_capacity(values * 8)),
-        DataType::VarChar => ColumnData::VarChar(Vec::with_capacity(values)),
-        DataType::Json => ColumnData::Json(Vec::with_capacity(values)),
-        other => unreachable!("the plan makes no {other} field"),
+    match field.on_misfit {
+        OnMisfit::Error => Err(Verdict::Refused(refusal(&misfit))),
+        OnMisfit::SkipRow => Err(Verdict::Skipped(refusal(&misfit))),
+        OnMisfit::Null if column.append_null() => Ok(()),
+        OnMisfit::Null => Err(Verdict::Refused(refusal(&misfit))),
+        OnMisfit::Truncate => {
+            field.append(key, row, Long::Cut, column, arena).map_err(|misfit| Verdict::Refused(refusal(&misfit)))
+        }
     }
 }
 
@@ -391,8 +200,15 @@ struct Column {
 }
 
 impl Column {
-    fn new(field: &FieldEncoder, rows: usize) -> Column {
-        Column { data: field.empty(rows), valid: field.nullable.then(|| Vec::with_capacity(rows)) }
+    /// False, and nothing done, where no NULL may be.
+    fn append_null(&mut self) -> bool {
+        match &mut self.valid {
+            Some(valid) => {
+                valid.push(0);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Back to the first `rows` rows.
@@ -404,22 +220,15 @@ impl Column {
             }
             None => rows,
         };
-        match &mut self.data {
-            ColumnData::Bool(v) => v.truncate(values),
-            ColumnData::Int8(v) | ColumnData::Int16(v) | ColumnData::Int32(v) => v.truncate(values),
-            ColumnData::Int64(v) => v.truncate(values),
-            ColumnData::Float(v) => v.truncate(values * 4),
-            ColumnData::Double(v) => v.truncate(values * 8),
-            ColumnData::VarChar(v) | ColumnData::Json(v) => v.truncate(values),
-            ColumnData::Array { rows, .. } => rows.truncate(values),
-            ColumnData::FloatVector { dim, packed } => packed.truncate(values * *dim * 4),
-        }
+        self.data.truncate(values);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Value;
+    use crate::config::settings::{Encoding, FieldSettings, TableSettings};
     use crate::plan::build;
     use crate::plan::tests::{column, server, settings, table, vector};
 
@@ -571,7 +380,7 @@ mod tests {
             ("embedding", floats(&[1.0, f32::NAN]), "the vector holds NaN or infinity"),
             ("embedding", text("[1,2"), "the bytes are not a value of type vector"),
             ("embedding", Value::UnchangedToast, "the value was not sent: it is stored out of line and unchanged"),
-            ("small", text("32768"), "the bytes are not a value of type smallint"),
+            ("small", text("32768"), "the value is beyond the range of INT16"),
             ("medium", binary([0, 0]), "the value ends before its type does"),
             ("title", text(&long), "65536 bytes, and the field takes 65535"),
             ("title", binary([0xFF]), "the text is not UTF-8"),
@@ -589,6 +398,180 @@ mod tests {
             let encoded = encode(&plan, vec![row.clone(), bad, row.clone()]);
             assert_eq!(encoded.columns, alone.columns, "{name}: {reason}");
             assert_eq!(encoded.refused, [(1, Refusal { field: Some(name.into()), reason: reason.into() })]);
+        }
+    }
+
+    /// What the policies do, and that what they leave is whole.
+    #[test]
+    fn policies_alter_skip_and_count() {
+        let policy = |on_misfit, limits: FieldSettings| {
+            let fields = vec![("title".to_owned(), FieldSettings { on_misfit: Some(on_misfit), ..limits })];
+            let settings = TableSettings { fields, ..settings() };
+            let columns = vec![column("id", "int8"), column("title", "text"), column("n", "int4"), vector("v", 2)];
+            build(&[(table(columns), settings)], &server()).expect("a plan").tables.remove(0)
+        };
+        let short = || FieldSettings { max_length: Some(4), ..Default::default() };
+        let row = |id: &str, title: &str| vec![text(id), text(title), text("7"), text("[1,2]")];
+        let rows = || vec![row("1", "ab"), row("2", "ééé"), row("3", "cd")];
+        let titles = |encoded: &Encoded| match &encoded.columns[1].data {
+            ColumnData::VarChar(titles) => titles.iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect(),
+            _ => Vec::new(),
+        };
+
+        let encoded = encode(&policy(OnMisfit::Truncate, short()), rows());
+        assert_eq!(titles(&encoded), ["ab", "éé", "cd"]);
+        assert_eq!(encoded.altered, [("title".into(), OnMisfit::Truncate, 1)]);
+        let encoded = encode(&policy(OnMisfit::Null, short()), rows());
+        assert_eq!(titles(&encoded), ["ab", "cd"]);
+        assert_eq!(encoded.columns[1].valid, Some(vec![1, 0, 1]));
+        assert_eq!(encoded.altered, [("title".into(), OnMisfit::Null, 1)]);
+        let encoded = encode(&policy(OnMisfit::SkipRow, short()), rows());
+        assert_eq!((encoded.rows, encoded.altered.len(), encoded.refused.len()), (2, 0, 0));
+        let reason = "6 bytes, and the field takes 4".to_owned();
+        assert_eq!(encoded.skipped, [(1, Refusal { field: Some("title".into()), reason })]);
+        let encoded = encode(&policy(OnMisfit::Error, short()), rows());
+        assert_eq!((encoded.rows, encoded.refused.len()), (2, 1));
+
+        // A value that we read wrongly is no policy's affair, nor is one that was not sent.
+        for broken in [binary([0, 0]), Value::UnchangedToast] {
+            let mut rows = rows();
+            rows[1] = vec![text("2"), text("x"), broken, text("[1,2]")];
+            let settings = TableSettings { on_misfit: OnMisfit::SkipRow, ..settings() };
+            let columns = vec![column("id", "int8"), column("title", "text"), column("n", "int4"), vector("v", 2)];
+            let plan = build(&[(table(columns), settings)], &server()).expect("a plan").tables.remove(0);
+            let encoded = encode(&plan, rows);
+            assert_eq!((encoded.refused.len(), encoded.skipped.len()), (1, 0));
+        }
+        // What was altered before another field refused the row is not counted.
+        let mut rows = rows();
+        rows[1][2] = binary([0, 0]);
+        let encoded = encode(&policy(OnMisfit::Truncate, short()), rows);
+        assert_eq!((encoded.refused.len(), encoded.altered.len()), (1, 0));
+    }
+
+    #[test]
+    fn arrays_are_cut_at_an_element_and_their_texts_at_a_character() {
+        let limits = FieldSettings {
+            max_length: Some(3),
+            max_capacity: Some(2),
+            on_misfit: Some(OnMisfit::Truncate),
+            ..Default::default()
+        };
+        let settings = TableSettings { fields: vec![("a".to_owned(), limits)], ..settings() };
+        let columns = vec![column("id", "int8"), column("a", "text[]"), vector("v", 2)];
+        let plan = build(&[(table(columns), settings)], &server()).expect("a plan").tables.remove(0);
+        let row = |array: &str| vec![text("1"), text(array), text("[1,2]")];
+        let encoded = encode(&plan, vec![row("{éé,b,c}"), row("{x}"), row("{NULL}")]);
+        let ColumnData::Array { rows, .. } = &encoded.columns[1].data else { panic!("an array") };
+        assert_eq!(rows[0], ColumnData::VarChar(vec!["é".into(), "b".into()]));
+        assert_eq!((encoded.rows, encoded.altered[0].2), (2, 1));
+        // A NULL element cannot be cut off.
+        assert_eq!(encoded.refused[0].1.reason, "the array holds a NULL; an ARRAY field holds none");
+    }
+
+    /// Chosen targets take both forms alike.
+    #[test]
+    fn chosen_targets_take_both_forms_alike() {
+        let day = 86_400_000_000i64;
+        let sparse = [&[9i32, 1, 0, 2].map(i32::to_be_bytes).concat()[..], &0.5f32.to_be_bytes()].concat();
+        let half = [&1i16.to_be_bytes()[..], &[0, 0], &0x3800u16.to_be_bytes()].concat();
+        let bits = [&8i32.to_be_bytes()[..], &[0xA0]].concat();
+        for (type_name, target, encoding, in_binary, in_text, expected) in [
+            (
+                "timestamptz",
+                "INT64",
+                None,
+                day.to_be_bytes().to_vec(),
+                "2000-01-02 00:00:00+00",
+                ColumnData::Int64(vec![946_771_200_000_000; 2]),
+            ),
+            (
+                "timestamptz",
+                "TIMESTAMPTZ",
+                None,
+                day.to_be_bytes().to_vec(),
+                "2000-01-02 00:00:00+00",
+                ColumnData::Timestamptz(vec!["2000-01-02T00:00:00Z".into(); 2]),
+            ),
+            ("date", "INT64", None, 1i32.to_be_bytes().to_vec(), "2000-01-02", ColumnData::Int64(vec![10_958; 2])),
+            ("int4", "INT8", None, (-5i32).to_be_bytes().to_vec(), "-5", ColumnData::Int8(vec![-5; 2])),
+            ("int4", "VARCHAR", None, (-5i32).to_be_bytes().to_vec(), "-5", ColumnData::VarChar(vec!["-5".into(); 2])),
+            (
+                "float4",
+                "DOUBLE",
+                None,
+                0.1f32.to_be_bytes().to_vec(),
+                "0.1",
+                ColumnData::Double([f64::from(0.1f32).to_le_bytes(); 2].concat()),
+            ),
+            (
+                "numeric",
+                "DOUBLE",
+                None,
+                [1i16, 0, 0, 1, 7].map(i16::to_be_bytes).concat(),
+                "7.0",
+                ColumnData::Double([7f64.to_le_bytes(); 2].concat()),
+            ),
+            (
+                "numeric",
+                "INT64",
+                None,
+                [1i16, 0, 0, 1, 7].map(i16::to_be_bytes).concat(),
+                "7.0",
+                ColumnData::Int64(vec![7; 2]),
+            ),
+            (
+                "bytea",
+                "VARCHAR",
+                Some(Encoding::Base64),
+                vec![0, 255],
+                "\\x00ff",
+                ColumnData::VarChar(vec!["AP8=".into(); 2]),
+            ),
+            (
+                "bytea",
+                "VARCHAR",
+                Some(Encoding::Hex),
+                vec![0, 255],
+                "\\x00ff",
+                ColumnData::VarChar(vec!["00ff".into(); 2]),
+            ),
+            (
+                "bpchar",
+                "VARCHAR",
+                Some(Encoding::Trimmed),
+                b"ab  ".to_vec(),
+                "ab  ",
+                ColumnData::VarChar(vec!["ab".into(); 2]),
+            ),
+            ("jsonb", "VARCHAR", None, b"\x01null".to_vec(), "null", ColumnData::VarChar(vec!["null".into(); 2])),
+            ("halfvec(1)", "VARCHAR", None, half, "[0.5]", ColumnData::VarChar(vec!["[0.5]".into(); 2])),
+            (
+                "bit(8)",
+                "BINARY_VECTOR",
+                None,
+                bits,
+                "10100000",
+                ColumnData::BinaryVector { dim: 8, packed: vec![0xA0; 2] },
+            ),
+            (
+                "sparsevec(9)",
+                "SPARSE_FLOAT_VECTOR",
+                None,
+                sparse,
+                "{3:0.5}/9",
+                ColumnData::SparseFloatVector(vec![[2u32.to_le_bytes(), 0.5f32.to_le_bytes()].concat().into(); 2]),
+            ),
+        ] {
+            let chosen = FieldSettings { data_type: Some(target.into()), encoding, ..Default::default() };
+            let settings = TableSettings { fields: vec![("x".to_owned(), chosen)], ..settings() };
+            let columns = vec![column("id", "int8"), column("x", type_name), vector("v", 2)];
+            let newest = crate::milvus::ServerInfo { version: "v2.6.20".into() };
+            let plan = build(&[(table(columns), settings)], &newest).expect("a plan").tables.remove(0);
+            let row = |value: Value| vec![text("1"), value, text("[1,2]")];
+            let encoded = encode(&plan, vec![row(binary(in_binary)), row(text(in_text))]);
+            assert_eq!(encoded.refused, [], "{type_name} as {target}");
+            assert_eq!(encoded.columns[1].data, expected, "{type_name} as {target}");
         }
     }
 
