@@ -65,6 +65,9 @@ fn render_table(table: &TablePlan, text: &mut String) -> std::fmt::Result {
     for line in &lines {
         writeln!(text, "  {:source$}  → {:field$}  {:target$}  {}", line.source, line.field, line.target, line.reason)?;
     }
+    for column in table.columns.iter().filter(|column| column.is_dynamic()) {
+        writeln!(text, "  {} {}  → $meta[{:?}]  {}", column.name, column.type_name, column.name, column.reason)?;
+    }
     for index in &table.indexes {
         let spec = &index.spec;
         let params: String = spec.params.iter().map(|(name, value)| format!(" {name}={value}")).collect();

@@ -449,6 +449,17 @@ impl Resolver<'_> {
         let removed = self.word(&table.partition_removed, "table.partition_removed", &removed);
         let metric = table.metric.and_then(|metric| self.metric(&metric, "table.metric"));
         let on_misfit = self.on_misfit(&table.on_misfit, "table.on_misfit");
+        let levels = ["Strong", "Session", "Bounded", "Eventually"].map(|level| (level, level));
+        let level = table.consistency_level.and_then(|level| self.word(&level, "table.consistency_level", &levels));
+        if let Some(partitions) = table.num_partitions.as_ref().filter(|_| table.partition_key.is_none()) {
+            self.at(partitions, "table.num_partitions", "needs table.partition_key");
+        }
+        let num_partitions = table.num_partitions.map(|n| self.count(&n, "table.num_partitions", 1, 1_024));
+        if table.properties.contains_key("collection.ttl.seconds") {
+            let sentence =
+                "collection.ttl.seconds lets entities vanish whose rows stay: delete the rows in PostgreSQL instead";
+            self.problem(None, "table.properties", sentence);
+        }
         let num_shards = table.num_shards.map(|shards| self.count(&shards, "table.num_shards", 1, 64));
         let fields = table.fields.into_iter().map(|(column, field)| self.field(column, field)).collect();
         TableSettings {
@@ -468,6 +479,12 @@ impl Resolver<'_> {
             placeholder_vector: table.placeholder_vector,
             on_misfit: on_misfit.unwrap_or_default(),
             num_shards,
+            partition_key: table.partition_key,
+            num_partitions,
+            dynamic_field: table.dynamic_field || !table.dynamic.is_empty(),
+            dynamic: table.dynamic,
+            consistency_level: level.map(str::to_owned),
+            properties: table.properties.into_iter().map(|(name, value)| (name, spelt(value))).collect(),
             fields,
         }
     }
@@ -489,21 +506,12 @@ impl Resolver<'_> {
                 self.word(&word, &key("encoding"), &Encoding::ALL.map(|encoding| (encoding.name(), encoding)))
             }),
             nullable: field.nullable,
+            default: field.default.map(spelt),
+            mmap: field.mmap,
             on_misfit: field.on_misfit.and_then(|word| self.on_misfit(&word, &key("on_misfit"))),
             metric: field.metric.and_then(|metric| self.metric(&metric, &key("metric"))),
             index: field.index,
-            index_params: field
-                .index_params
-                .into_iter()
-                .map(|(name, param)| {
-                    let text = match param {
-                        written::Param::Integer(number) => number.to_string(),
-                        written::Param::Float(number) => number.to_string(),
-                        written::Param::Text(text) => text,
-                    };
-                    (name, text)
-                })
-                .collect(),
+            index_params: field.index_params.into_iter().map(|(name, param)| (name, spelt(param))).collect(),
         };
         (column, settings)
     }
@@ -515,6 +523,15 @@ impl Resolver<'_> {
     fn metric(&mut self, word: &Spanned<String>, key: &str) -> Option<String> {
         let metrics = ["COSINE", "L2", "IP", "HAMMING", "JACCARD"].map(|metric| (metric, metric));
         self.word(word, key, &metrics).map(str::to_owned)
+    }
+}
+
+fn spelt(param: written::Param) -> String {
+    match param {
+        written::Param::Bool(value) => value.to_string(),
+        written::Param::Integer(number) => number.to_string(),
+        written::Param::Float(number) => number.to_string(),
+        written::Param::Text(text) => text,
     }
 }
 

@@ -281,6 +281,17 @@ pub struct TableSettings {
     /// For fields that do not say.
     pub on_misfit: OnMisfit,
     pub num_shards: Option<u32>,
+    /// Column whose field is the partition key.
+    pub partition_key: Option<String>,
+    pub num_partitions: Option<u32>,
+    /// Let entities have members that no field declares.
+    pub dynamic_field: bool,
+    /// Columns that become such members instead of fields.
+    pub dynamic: Vec<String>,
+    /// Milvus's name of it.
+    pub consistency_level: Option<String>,
+    /// Of a collection that is to be created.
+    pub properties: std::collections::BTreeMap<String, String>,
     /// By column name.
     pub fields: Vec<(String, FieldSettings)>,
 }
@@ -339,6 +350,9 @@ pub struct FieldSettings {
     pub encoding: Option<Encoding>,
     /// False: NULL does not fit, although the server could hold it.
     pub nullable: Option<bool>,
+    /// Takes the place of NULL, in the field type's own spelling.
+    pub default: Option<String>,
+    pub mmap: Option<bool>,
     pub on_misfit: Option<OnMisfit>,
     pub metric: Option<String>,
     /// Index type by Milvus's name.

@@ -235,6 +235,23 @@ pub struct Table {
     pub on_misfit: Spanned<String>,
     /// Shards of a collection that is to be created, 1 to 64. Default: the server's.
     pub num_shards: Option<Spanned<u32>>,
+    /// Column whose field is the partition key: an integer (as INT64) or a text (as VARCHAR), never NULL, not the whole primary
+    /// key. Milvus 2.4 and newer. Default: none.
+    pub partition_key: Option<String>,
+    /// Partitions behind the partition key, 1 to 1024. Default: the server's (16).
+    pub num_partitions: Option<Spanned<u32>>,
+    /// Let entities have members that no field declares. Default false, true with `dynamic`.
+    #[serde(default)]
+    pub dynamic_field: bool,
+    /// Columns that become such members instead of fields of their own.
+    #[serde(default)]
+    pub dynamic: Vec<String>,
+    /// `Strong`, `Session`, `Bounded` or `Eventually`, for reads that ask for nothing else. Default Bounded.
+    pub consistency_level: Option<Spanned<String>>,
+    /// Properties of a collection that is to be created, such as `{ "mmap.enabled" = true }`. `collection.ttl.seconds` is
+    /// refused.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Param>,
     /// By column name.
     #[serde(default)]
     pub fields: BTreeMap<String, Field>,
@@ -266,6 +283,10 @@ pub struct Field {
     pub encoding: Option<Spanned<String>>,
     /// `false`: NULL does not fit, although the server could hold it. Default: true wherever the server can.
     pub nullable: Option<bool>,
+    /// Takes the place of NULL: the field's default value, which walvec writes too. Of BOOL, numbers and VARCHAR. Default: none.
+    pub default: Option<Param>,
+    /// Map the field's data from disk. Default: the server's.
+    pub mmap: Option<bool>,
     /// As the table's, for this field.
     pub on_misfit: Option<Spanned<String>>,
     /// As the table's, for this field.
@@ -278,10 +299,11 @@ pub struct Field {
     pub index_params: BTreeMap<String, Param>,
 }
 
-/// A parameter as it may be written: a number or a text.
+/// A value as it may be written: true or false, a number or a text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Param {
+    Bool(bool),
     Integer(i64),
     Float(f64),
     Text(String),
@@ -516,6 +538,12 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "placeholder_vector",
             "on_misfit",
             "num_shards",
+            "partition_key",
+            "num_partitions",
+            "dynamic_field",
+            "dynamic",
+            "consistency_level",
+            "properties",
             "fields",
         ],
     ),
@@ -530,6 +558,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "type",
             "encoding",
             "nullable",
+            "default",
+            "mmap",
             "on_misfit",
             "metric",
             "index",

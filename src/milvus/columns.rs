@@ -23,10 +23,10 @@ pub(crate) fn check(schema: &CollectionSchema, columns: &[FieldColumn], rows: us
         if !seen.insert(&**name) {
             return Err(format!("field {name:?} stands twice"));
         }
-        let Some(field) = schema.fields.iter().find(|field| *field.name == **name) else {
+        let Some(field) = schema.field(name) else {
             return Err(format!("collection {:?} has no field {name:?}", schema.name));
         };
-        check_values(field, &column.data)?;
+        check_values(&field, &column.data)?;
         let values = column.data.len();
         match &column.valid {
             None if values != rows => return Err(format!("field {name:?} has {values} values for {rows} entities")),
@@ -322,6 +322,9 @@ mod tests {
             max_capacity: None,
             dim: (data_type == DataType::FloatVector).then_some(2),
             description: String::new(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         }
     }
 
@@ -338,6 +341,9 @@ mod tests {
             ],
             enable_dynamic_field: false,
             num_shards: None,
+            consistency_level: None,
+            num_partitions: None,
+            properties: std::collections::BTreeMap::new(),
         }
     }
 

@@ -28,7 +28,7 @@ pub use connect::{MilvusOptions, Token};
 pub use error::{Class, Condition, MilvusError};
 pub use grpc::GrpcClient;
 pub use rest::RestClient;
-pub use schema::{CollectionSchema, DataType, FieldSchema, IndexSpec, ServerInfo};
+pub use schema::{CollectionSchema, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldSchema, IndexSpec, ServerInfo};
 
 /// One field of a batch of entities, column-wise as Milvus takes it.
 ///

@@ -1,5 +1,6 @@
 //! Collections as Milvus describes them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -101,6 +102,61 @@ pub struct FieldSchema {
     /// Of a dense vector.
     pub dim: Option<u32>,
     pub description: String,
+    /// What the server puts where a value is left out: `true`, `7`, `0.5` or a text.
+    pub default_value: Option<String>,
+    /// Entities are spread over partitions by this field.
+    pub is_partition_key: bool,
+    /// The field's data is mapped from disk; `None`: the server's default.
+    pub mmap: Option<bool>,
+}
+
+impl FieldSchema {
+    /// The hidden field behind `enable_dynamic_field`: one JSON object an entity, of what the schema does not declare.
+    pub fn dynamic() -> FieldSchema {
+        FieldSchema {
+            name: DYNAMIC_FIELD.to_owned(),
+            data_type: DataType::Json,
+            is_primary: false,
+            auto_id: false,
+            nullable: false,
+            element_type: None,
+            max_length: None,
+            max_capacity: None,
+            dim: None,
+            description: String::new(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
+        }
+    }
+}
+
+/// Milvus's name of the dynamic field.
+pub const DYNAMIC_FIELD: &str = "$meta";
+
+/// What a read that asks for nothing else sees; the numbers are those of the wire protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum ConsistencyLevel {
+    Strong = 0,
+    Session = 1,
+    Bounded = 2,
+    Eventually = 3,
+}
+
+impl ConsistencyLevel {
+    pub const ALL: [ConsistencyLevel; 4] =
+        [ConsistencyLevel::Strong, ConsistencyLevel::Session, ConsistencyLevel::Bounded, ConsistencyLevel::Eventually];
+
+    /// Milvus's own spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConsistencyLevel::Strong => "Strong",
+            ConsistencyLevel::Session => "Session",
+            ConsistencyLevel::Bounded => "Bounded",
+            ConsistencyLevel::Eventually => "Eventually",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +167,22 @@ pub struct CollectionSchema {
     pub enable_dynamic_field: bool,
     /// `None`: the server's default.
     pub num_shards: Option<u32>,
+    /// `None`: Bounded, Milvus's own default.
+    pub consistency_level: Option<ConsistencyLevel>,
+    /// Partitions behind a partition key; `None`: the server's default.
+    pub num_partitions: Option<u32>,
+    /// `mmap.enabled`, `partitionkey.isolation` …
+    pub properties: BTreeMap<String, String>,
+}
+
+impl CollectionSchema {
+    /// The field of this name, the dynamic one among them.
+    pub(crate) fn field(&self, name: &str) -> Option<Cow<'_, FieldSchema>> {
+        match self.fields.iter().find(|field| field.name == name) {
+            Some(field) => Some(Cow::Borrowed(field)),
+            None => (self.enable_dynamic_field && name == DYNAMIC_FIELD).then(|| Cow::Owned(FieldSchema::dynamic())),
+        }
+    }
 }
 
 /// An index that is, or is to be, on one field.
@@ -202,6 +274,17 @@ impl ServerInfo {
         } else {
             1
         }
+    }
+
+    /// Does it keep default values? They came with nullable fields.
+    pub fn has_default_values(&self) -> bool {
+        self.has_nullable()
+    }
+
+    /// Can a collection have a partition key? Milvus 2.3 has it, but an upsert puts entities into wrong partitions there: a
+    /// filter on the key found two of ten.
+    pub fn has_partition_key(&self) -> bool {
+        self.is_lite() || self.is_at_least((2, 4, 0))
     }
 
     /// Can a field be added to a collection that exists?

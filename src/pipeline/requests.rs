@@ -553,6 +553,9 @@ mod tests {
             max_capacity: None,
             dim: None,
             description: String::new(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         };
         let plan = TablePlan {
             placeholder: None,
@@ -581,6 +584,9 @@ mod tests {
                 fields: vec![field],
                 enable_dynamic_field: false,
                 num_shards: None,
+                consistency_level: None,
+                num_partitions: None,
+                properties: std::collections::BTreeMap::new(),
             },
             indexes: Vec::new(),
             remarks: Vec::new(),

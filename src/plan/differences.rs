@@ -17,6 +17,9 @@ pub fn differences(plan: &TablePlan, existing: &CollectionSchema) -> Vec<String>
             Some(found) => compare(wanted, found, &mut differences),
         }
     }
+    if plan.collection.enable_dynamic_field && !existing.enable_dynamic_field {
+        differences.push("it has no dynamic field".into());
+    }
     for found in &existing.fields {
         if !found.nullable && !plan.collection.fields.iter().any(|field| field.name == found.name) {
             let what = describe(found);
@@ -37,6 +40,16 @@ fn compare(wanted: &FieldSchema, found: &FieldSchema, differences: &mut Vec<Stri
     }
     if found.auto_id && !wanted.auto_id {
         differences.push(format!("field {name:?} is filled by the server (auto_id)"));
+    }
+    if wanted.is_partition_key != found.is_partition_key {
+        let (is, should) = if wanted.is_partition_key { ("is not", "should be") } else { ("is", "should not be") };
+        differences.push(format!("field {name:?} {is} the partition key, and {should}"));
+    }
+    // NULL would become that default: REST does not show defaults, so there an absent one says nothing.
+    if let Some(default) =
+        found.default_value.as_ref().filter(|default| Some(*default) != wanted.default_value.as_ref())
+    {
+        differences.push(format!("field {name:?} has the default {default:?}, the plan {:?}", wanted.default_value));
     }
     if wanted.nullable && !found.nullable {
         differences.push(format!("field {name:?} is not nullable"));

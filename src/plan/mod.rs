@@ -86,10 +86,20 @@ pub struct ColumnPlan {
     pub on_misfit: OnMisfit,
     /// The stream never carries it: it is read from the table after every change.
     pub reread: bool,
-    /// Where it goes: an index into `collection.fields`.
+    /// Where it goes: an index into `collection.fields`, or `DYNAMIC`.
     pub field: usize,
     /// One clause: why this target type.
     pub reason: String,
+}
+
+/// `ColumnPlan::field` of a column that is a member of the dynamic field.
+pub const DYNAMIC: usize = usize::MAX;
+
+impl ColumnPlan {
+    /// Is it a member of the dynamic field, under the column's name?
+    pub fn is_dynamic(&self) -> bool {
+        self.field == DYNAMIC
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -38,6 +38,12 @@ pub(crate) fn settings() -> TableSettings {
         placeholder_vector: false,
         on_misfit: OnMisfit::Error,
         num_shards: None,
+        partition_key: None,
+        num_partitions: None,
+        dynamic_field: false,
+        dynamic: vec![],
+        consistency_level: None,
+        properties: std::collections::BTreeMap::new(),
         fields: vec![],
     }
 }

@@ -30,7 +30,8 @@ use super::{array, fit, json, moment};
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     pub column: &'a ColumnPlan,
-    pub field: &'a FieldSchema,
+    /// `None`: the column is a member of the dynamic field.
+    pub field: Option<&'a FieldSchema>,
 }
 
 impl Expected<'_> {
@@ -80,6 +81,17 @@ impl Field {
             Some(places) => places.get(entity).filter(|&&place| place != NULL).map(|&place| place as usize),
         };
         let column = expected.column;
+        let Some(field) = expected.field else {
+            return match (&self.data, place) {
+                (ColumnData::Json(objects), Some(place)) => objects
+                    .get(place)
+                    .is_some_and(|object| json::equal_member(&column.source, &column.name, text, object)),
+                _ => false,
+            };
+        };
+        if let (None, Some(default), Some(place)) = (text, &field.default_value, place) {
+            return equal_default(default, &self.data, place);
+        }
         let same = |text: Option<&str>| match (text, place) {
             (None, None) => true,
             (Some(text), Some(place)) => equal(&column.source, column.encoding, text, &self.data, place),
@@ -96,6 +108,14 @@ impl Field {
             },
             _ => same(text),
         }
+    }
+}
+
+/// A default in the spelling of its field's type.
+fn equal_default(default: &str, data: &ColumnData, i: usize) -> bool {
+    match data {
+        ColumnData::Bool(values) => values.get(i).is_some_and(|&value| (value != 0) == (default == "true")),
+        data => equal(&SourceType::named("text"), None, default, data, i),
     }
 }
 
@@ -282,6 +302,9 @@ mod tests {
             max_capacity: Some(2),
             dim: Some(2),
             description: String::new(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         }
     }
 
@@ -289,7 +312,7 @@ mod tests {
         /// Under the policy `error`.
         fn is(&self, i: usize, source: &SourceType, text: Option<&str>) -> bool {
             let (column, field) = (column(source.clone(), None), schema(self.data.data_type()));
-            self.equals(i, Expected { column: &column, field: &field }, text)
+            self.equals(i, Expected { column: &column, field: Some(&field) }, text)
         }
     }
 
@@ -364,7 +387,7 @@ mod tests {
         .enumerate()
         {
             let (column, field) = (column(source, Some(encoding)), schema(DataType::VarChar));
-            let expected = Expected { column: &column, field: &field };
+            let expected = Expected { column: &column, field: Some(&field) };
             assert!(encoded.equals(i, expected, Some(text)) && !encoded.equals(i, expected, Some("\\x01")), "{text}");
         }
     }
@@ -394,7 +417,7 @@ mod tests {
         let schema = schema(DataType::VarChar); // of four bytes
         let is = |i, on_misfit, text: &str| {
             let column = with(on_misfit);
-            found.equals(i, Expected { column: &column, field: &schema }, Some(text))
+            found.equals(i, Expected { column: &column, field: Some(&schema) }, Some(text))
         };
         assert!(is(2, OnMisfit::Error, "éé"));
         assert!(
@@ -402,7 +425,7 @@ mod tests {
         );
         assert!(is(1, OnMisfit::Null, "ééé") && !is(1, OnMisfit::Null, "éé") && !is(0, OnMisfit::Null, "ééx"));
         let skip = with(OnMisfit::SkipRow);
-        let expected = Expected { column: &skip, field: &schema };
+        let expected = Expected { column: &skip, field: Some(&schema) };
         assert!(expected.skips(Some("ééé")) && !expected.skips(Some("éé")) && !expected.skips(None));
     }
 

@@ -15,7 +15,9 @@ use super::json;
 /// Can the field hold what PostgreSQL printed (`None`: NULL)?
 pub(super) fn fits(expected: &Expected<'_>, text: Option<&str>) -> bool {
     let Expected { column, field } = expected;
-    let Some(text) = text else { return field.nullable };
+    // Members of the dynamic field fit one by one; what is too long together stops the table.
+    let Some(field) = field else { return true };
+    let Some(text) = text else { return field.nullable || field.default_value.is_some() };
     let max_length = field.max_length.map_or(usize::MAX, |max| max as usize);
     let numbers = |list: &str| list.split(',').all(|float| float.parse().is_ok_and(f32::is_finite));
     match field.data_type {
@@ -66,7 +68,7 @@ pub(super) enum Cut<'a> {
 /// What is left of a value that is too long; `None` where it cannot be cut.
 pub(super) fn cut<'a>(expected: &Expected<'a>, text: Option<&'a str>) -> Option<Cut<'a>> {
     let Expected { column, field } = expected;
-    let text = text?;
+    let (field, text) = ((*field)?, text?);
     let max = field.max_length.map_or(usize::MAX, |max| max as usize);
     let short = |text: &str| {
         let end = text.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|&end| end <= max).last();

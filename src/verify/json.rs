@@ -35,6 +35,24 @@ pub fn equal_array(element: &SourceType, array: &Tree<'_>, document: &[u8]) -> b
     expected.is_some() && expected == parse(document)
 }
 
+/// Has the object this member, in the JSON form of a column; absent (or null) where the column is NULL?
+pub fn equal_member(source: &SourceType, name: &str, text: Option<&str>, object: &[u8]) -> bool {
+    let Some(Json::Object(mut members)) = parse(object) else { return false };
+    let found = members.remove(name.as_bytes());
+    match text {
+        None => matches!(found, None | Some(Json::Null)),
+        Some(text) => {
+            let expected = match source {
+                SourceType::Array { element, delimiter } => {
+                    array::tree(text, char::from(*delimiter)).and_then(|tree| expected(element, &tree))
+                }
+                _ => expected(source, &Tree::Value(text.into())),
+            };
+            expected.is_some() && expected == found
+        }
+    }
+}
+
 /// Is the document the JSON form of these pairs?
 pub fn equal_hstore(pairs: &str, document: &[u8]) -> bool {
     let expected = object(pairs);

@@ -223,7 +223,7 @@ impl Comparison<'_> {
 
     fn expected(&self, i: usize) -> Expected<'_> {
         let column = &self.table.columns[i];
-        Expected { column, field: &self.table.collection.fields[column.field] }
+        Expected { column, field: self.table.collection.fields.get(column.field) }
     }
 
     fn report(&mut self, key: &Key, finding: Finding) {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::milvus::{Class, ColumnData, FieldColumn, Key, Keys, Milvus, MilvusError, Query, Selection};
+use crate::milvus::{Class, ColumnData, DYNAMIC_FIELD, FieldColumn, Key, Keys, Milvus, MilvusError, Query, Selection};
 use crate::plan::TablePlan;
 
 use super::VerifyError;
@@ -56,9 +56,15 @@ impl<'a> Target<'a> {
         let name = |field: usize| -> Arc<str> { Arc::from(table.collection.fields[field].name.as_str()) };
         let mut fields = vec![name(table.key.field())];
         let mut places = Vec::with_capacity(table.columns.len());
+        let mut dynamic = None;
         for column in &table.columns {
             if column.field == table.key.field() {
                 places.push(0);
+            } else if column.is_dynamic() {
+                places.push(*dynamic.get_or_insert(fields.len()));
+                if fields.len() == dynamic.unwrap_or_default() {
+                    fields.push(Arc::from(DYNAMIC_FIELD));
+                }
             } else {
                 places.push(fields.len());
                 fields.push(name(column.field));

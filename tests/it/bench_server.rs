@@ -76,6 +76,9 @@ fn schema(dim: u32) -> CollectionSchema {
         max_capacity: None,
         dim: (data_type == DataType::FloatVector).then_some(dim),
         description: String::new(),
+        default_value: None,
+        is_partition_key: false,
+        mmap: None,
     };
     CollectionSchema {
         name: "docs".into(),
@@ -83,6 +86,9 @@ fn schema(dim: u32) -> CollectionSchema {
         fields: vec![field("id", DataType::Int64), field("body", DataType::VarChar), field("v", DataType::FloatVector)],
         enable_dynamic_field: false,
         num_shards: None,
+        consistency_level: None,
+        num_partitions: None,
+        properties: BTreeMap::new(),
     }
 }
 

@@ -156,6 +156,9 @@ async fn a_collection_that_does_not_fit_is_named_before_anything_is_written() {
         max_capacity: None,
         dim,
         description: String::new(),
+        default_value: None,
+        is_partition_key: false,
+        mmap: None,
     };
     let schema = CollectionSchema {
         name: scene.collection(&table),
@@ -166,6 +169,9 @@ async fn a_collection_that_does_not_fit_is_named_before_anything_is_written() {
         ],
         enable_dynamic_field: false,
         num_shards: None,
+        consistency_level: None,
+        num_partitions: None,
+        properties: std::collections::BTreeMap::new(),
     };
     let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
     target.create_collection(&schema).await.expect("the collection is created");

@@ -8,6 +8,7 @@
 //! streaming        changes as they come, one difficulty a test
 //! filters          row filters and column lists, of the publication and of the settings
 //! keys             every type of key, keys of chosen columns, keys that change in form only
+//! mapping          the options of Zilliz's own migration, and those beyond them
 //! matrix           every type, target and policy, on every way and to every server
 //! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
 //! restart          killed, stopped, started again, and started where it must not start
@@ -31,6 +32,7 @@ mod faults;
 mod filters;
 mod keys;
 mod layering;
+mod mapping;
 mod matrix;
 mod milvus_contract;
 mod milvus_servers;

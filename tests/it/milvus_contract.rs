@@ -187,7 +187,13 @@ async fn a_collection_is_what_was_asked_for(client: &dyn Milvus, server: ServerT
     if !server.shards {
         found.num_shards = None;
     }
-    let mut expected = schema.clone();
+    // What was not asked for is the server's own.
+    let mut expected = CollectionSchema {
+        consistency_level: found.consistency_level,
+        num_partitions: found.num_partitions,
+        properties: found.properties.clone(),
+        ..schema.clone()
+    };
     if !server.descriptions.0 {
         expected.description.clear();
     }
@@ -914,6 +920,9 @@ fn field(name: &str, data_type: DataType) -> FieldSchema {
         max_capacity: None,
         dim: None,
         description: String::new(),
+        default_value: None,
+        is_partition_key: false,
+        mmap: None,
     }
 }
 
@@ -926,6 +935,9 @@ fn keyed(name: &str, primary: FieldSchema, server: ServerTraits) -> CollectionSc
         enable_dynamic_field: false,
         // Two logs to merge, where the server has them.
         num_shards: server.shards.then_some(2),
+        consistency_level: None,
+        num_partitions: None,
+        properties: BTreeMap::new(),
     }
 }
 
@@ -957,6 +969,9 @@ fn all_types(name: &str, server: ServerTraits) -> CollectionSchema {
         ],
         enable_dynamic_field: false,
         num_shards: None,
+        consistency_level: None,
+        num_partitions: None,
+        properties: BTreeMap::new(),
     }
 }
 

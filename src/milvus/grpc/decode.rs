@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::wire;
 use crate::milvus::error::{Condition, MilvusError};
-use crate::milvus::{CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexSpec};
+use crate::milvus::{CollectionSchema, ColumnData, ConsistencyLevel, DataType, FieldColumn, FieldSchema, IndexSpec};
 
 /// A collection as `DescribeCollection` gives it. The hidden field `$meta` becomes `enable_dynamic_field`.
 pub fn collection_schema(
@@ -33,6 +33,9 @@ pub fn collection_schema(
         fields,
         enable_dynamic_field,
         num_shards: u32::try_from(response.shards_num).ok().filter(|&shards| shards > 0),
+        consistency_level: ConsistencyLevel::ALL.into_iter().find(|&level| level as i32 == response.consistency_level),
+        num_partitions: u32::try_from(response.num_partitions).ok().filter(|&partitions| partitions > 0),
+        properties: response.properties.into_iter().map(|pair| (pair.key, pair.value)).collect(),
     })
 }
 
@@ -53,6 +56,11 @@ fn field_schema(auto_id: bool, field: wire::FieldSchema) -> Result<FieldSchema, 
             .map(Some)
             .map_err(|_| invalid("DescribeCollection", format!("field {:?} has a {key} that is no number", field.name)))
     };
+    let mmap = field
+        .type_params
+        .iter()
+        .find(|pair| pair.key == "mmap.enabled")
+        .and_then(|pair| pair.value.parse::<bool>().ok());
     Ok(FieldSchema {
         is_primary: field.is_primary_key,
         auto_id: field.auto_id || (auto_id && field.is_primary_key),
@@ -64,7 +72,22 @@ fn field_schema(auto_id: bool, field: wire::FieldSchema) -> Result<FieldSchema, 
         data_type,
         name: field.name,
         description: field.description,
+        default_value: field.default_value.map(default_value),
+        is_partition_key: field.is_partition_key,
+        mmap,
     })
+}
+
+fn default_value(value: wire::ValueField) -> String {
+    let texts = [
+        value.bool_data.map(|value| value.to_string()),
+        value.int_data.map(|value| value.to_string()),
+        value.long_data.map(|value| value.to_string()),
+        value.float_data.map(|value| value.to_string()),
+        value.double_data.map(|value| value.to_string()),
+        value.string_data,
+    ];
+    texts.into_iter().flatten().next().unwrap_or_default()
 }
 
 /// Indexes, in the server's order. Parameters may stand flat, in a JSON object `params`, or both.
@@ -104,14 +127,14 @@ pub fn columns(
 ) -> Result<Vec<FieldColumn>, MilvusError> {
     let mut columns = Vec::with_capacity(output_fields.len());
     for name in output_fields {
-        let Some(field) = schema.fields.iter().find(|field| *field.name == **name) else {
+        let Some(field) = schema.field(name) else {
             let reason = format!("collection {:?} has no field {name:?}", schema.name);
             return Err(MilvusError::new(Condition::InvalidRequest, "Query", reason));
         };
         columns.push(match found.iter().position(|data| data.field_name == **name) {
-            Some(at) => field_column(field, name, found.swap_remove(at))?,
+            Some(at) => field_column(&field, name, found.swap_remove(at))?,
             None => {
-                let data = ColumnData::empty(field).ok_or_else(|| unreadable(field))?;
+                let data = ColumnData::empty(&field).ok_or_else(|| unreadable(&field))?;
                 FieldColumn { name: name.clone(), valid: None, data }
             }
         });

@@ -8,10 +8,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::wire;
-use crate::milvus::{CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexSpec};
-
-/// Milvus's own default for a new collection: users' searches do not wait for the last write. Our reads ask for Strong.
-const CONSISTENCY_BOUNDED: i32 = 2;
+use crate::milvus::{
+    CollectionSchema, ColumnData, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldColumn, FieldSchema, IndexSpec,
+};
 
 pub fn create_collection(db_name: &str, schema: &CollectionSchema) -> wire::CreateCollectionRequest {
     let message = wire::CollectionSchema {
@@ -26,7 +25,10 @@ pub fn create_collection(db_name: &str, schema: &CollectionSchema) -> wire::Crea
         collection_name: schema.name.clone(),
         schema: Bytes::from(message.encode_to_vec()),
         shards_num: schema.num_shards.and_then(|shards| i32::try_from(shards).ok()).unwrap_or(0),
-        consistency_level: CONSISTENCY_BOUNDED,
+        // Milvus's own default for a new collection: users' searches do not wait for the last write. Our reads ask for Strong.
+        consistency_level: schema.consistency_level.unwrap_or(ConsistencyLevel::Bounded) as i32,
+        properties: schema.properties.iter().map(|(key, value)| key_value(key, value.clone())).collect(),
+        num_partitions: schema.num_partitions.map_or(0, i64::from),
     }
 }
 
@@ -40,17 +42,35 @@ pub fn add_field(db_name: &str, collection: &str, field: &FieldSchema) -> wire::
 
 fn field_schema(field: &FieldSchema) -> wire::FieldSchema {
     let params = [("dim", field.dim), ("max_length", field.max_length), ("max_capacity", field.max_capacity)];
+    let params = params.into_iter().filter_map(|(key, value)| Some(key_value(key, value?.to_string())));
+    let mmap = field.mmap.map(|mmap| key_value("mmap.enabled", mmap.to_string()));
     wire::FieldSchema {
         name: field.name.clone(),
         is_primary_key: field.is_primary,
         description: field.description.clone(),
         data_type: field.data_type as i32,
-        type_params: params.into_iter().filter_map(|(key, value)| Some(key_value(key, value?.to_string()))).collect(),
+        type_params: params.chain(mmap).collect(),
         auto_id: field.auto_id,
         element_type: field.element_type.map_or(0, |element| element as i32),
+        default_value: field.default_value.as_deref().map(|text| default_value(field.data_type, text)),
         is_dynamic: false,
+        is_partition_key: field.is_partition_key,
         nullable: field.nullable,
     }
+}
+
+/// What does not parse is left to the server's refusal: the plan has looked at it before.
+fn default_value(data_type: DataType, text: &str) -> wire::ValueField {
+    let mut value = wire::ValueField::default();
+    match data_type {
+        DataType::Bool => value.bool_data = text.parse().ok(),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 => value.int_data = text.parse().ok(),
+        DataType::Int64 => value.long_data = text.parse().ok(),
+        DataType::Float => value.float_data = text.parse().ok(),
+        DataType::Double => value.double_data = text.parse().ok(),
+        _ => value.string_data = Some(text.to_owned()),
+    }
+    value
 }
 
 pub fn create_index(db_name: &str, collection: &str, index: &IndexSpec) -> wire::CreateIndexRequest {
@@ -112,7 +132,8 @@ pub fn field_data(nullable: bool, column: FieldColumn) -> wire::FieldData {
         }
         scalars => (Some(scalar_field(scalars)), None),
     };
-    wire::FieldData { data_type, field_name: column.name.as_ref().to_owned(), scalars, vectors, valid_data }
+    let is_dynamic = &*column.name == DYNAMIC_FIELD;
+    wire::FieldData { data_type, field_name: column.name.as_ref().to_owned(), scalars, vectors, is_dynamic, valid_data }
 }
 
 /// The member for the type is set even when it holds no value: a column of NULLs only must still say what it is of.

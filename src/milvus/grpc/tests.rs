@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
-use crate::milvus::{ColumnData, DataType, Token};
+use crate::milvus::{ColumnData, ConsistencyLevel, DataType, Token};
 
 fn unhex(text: &str) -> Bytes {
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("a hexadecimal digit") as u8;
@@ -37,6 +37,9 @@ fn field(name: &str, data_type: DataType) -> FieldSchema {
         max_capacity: None,
         dim: None,
         description: String::new(),
+        default_value: None,
+        is_partition_key: false,
+        mmap: None,
     }
 }
 
@@ -57,6 +60,9 @@ fn schema() -> CollectionSchema {
         ],
         enable_dynamic_field: false,
         num_shards: Some(2),
+        consistency_level: None,
+        num_partitions: None,
+        properties: BTreeMap::new(),
     }
 }
 
@@ -156,6 +162,8 @@ fn a_description_becomes_the_schema_it_was_made_from() {
     let response = wire::DescribeCollectionResponse::decode(unhex(golden)).expect("golden");
     let mut expected = schema();
     expected.enable_dynamic_field = true; // the answer has a hidden `$meta`
+    expected.fields[1].default_value = Some("5".into());
+    expected.consistency_level = Some(ConsistencyLevel::Strong); // number 0, which the wire leaves out
     assert_eq!(decode::collection_schema("c", response).expect("a schema"), expected);
 }
 

@@ -63,11 +63,32 @@ pub struct FieldSchema {
     pub auto_id: bool,
     #[prost(int32, tag = "10")]
     pub element_type: i32,
+    #[prost(message, optional, tag = "11")]
+    pub default_value: Option<ValueField>,
     /// The hidden `$meta`.
     #[prost(bool, tag = "12")]
     pub is_dynamic: bool,
+    #[prost(bool, tag = "13")]
+    pub is_partition_key: bool,
     #[prost(bool, tag = "15")]
     pub nullable: bool,
+}
+
+/// One of these: a `oneof` of the published protocol.
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueField {
+    #[prost(bool, optional, tag = "1")]
+    pub bool_data: Option<bool>,
+    #[prost(int32, optional, tag = "2")]
+    pub int_data: Option<i32>,
+    #[prost(int64, optional, tag = "3")]
+    pub long_data: Option<i64>,
+    #[prost(float, optional, tag = "4")]
+    pub float_data: Option<f32>,
+    #[prost(double, optional, tag = "5")]
+    pub double_data: Option<f64>,
+    #[prost(string, optional, tag = "6")]
+    pub string_data: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -172,6 +193,9 @@ pub struct FieldData {
     pub scalars: Option<ScalarField>,
     #[prost(message, optional, tag = "4")]
     pub vectors: Option<VectorField>,
+    /// Of the hidden `$meta`.
+    #[prost(bool, tag = "6")]
+    pub is_dynamic: bool,
     /// One bool an entity. In a request the values of entities marked 0 are left out.
     #[prost(bytes = "bytes", tag = "7")]
     pub valid_data: Bytes,
@@ -211,6 +235,10 @@ pub struct CreateCollectionRequest {
     pub shards_num: i32,
     #[prost(int32, tag = "6")]
     pub consistency_level: i32,
+    #[prost(message, repeated, tag = "7")]
+    pub properties: Vec<KeyValuePair>,
+    #[prost(int64, tag = "8")]
+    pub num_partitions: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -335,6 +363,12 @@ pub struct DescribeCollectionResponse {
     pub schema: Option<CollectionSchema>,
     #[prost(int32, tag = "8")]
     pub shards_num: i32,
+    #[prost(int32, tag = "11")]
+    pub consistency_level: i32,
+    #[prost(message, repeated, tag = "13")]
+    pub properties: Vec<KeyValuePair>,
+    #[prost(int64, tag = "15")]
+    pub num_partitions: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

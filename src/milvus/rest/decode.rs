@@ -14,12 +14,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::encode::type_of;
 use crate::milvus::error::{Condition, MilvusError};
-use crate::milvus::{CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexSpec};
+use crate::milvus::{
+    CollectionSchema, ColumnData, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldColumn, FieldSchema, IndexSpec,
+};
 
 /// The envelope of every answer. Unknown members (`cost`, …) are skipped.
 #[derive(Deserialize)]
@@ -46,6 +48,12 @@ struct Description {
     shards_num: u32,
     #[serde(default)]
     enable_dynamic_field: bool,
+    #[serde(default)]
+    consistency_level: String,
+    #[serde(default)]
+    partitions_num: u32,
+    #[serde(default)]
+    properties: Vec<Param>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +70,10 @@ struct Field {
     auto_id: bool,
     #[serde(default)]
     nullable: bool,
+    #[serde(default)]
+    partition_key: bool,
+    #[serde(default)]
+    default_value: Value,
     #[serde(default)]
     element_type: String,
     #[serde(default)]
@@ -96,6 +108,8 @@ pub fn collection_schema(name: &str, data: &RawValue) -> Result<CollectionSchema
             number.map(Some).ok_or_else(wrong)
         };
         let data_type = known(&field.data_type)?;
+        let mmap = field.params.iter().find(|param| param.key == "mmap.enabled");
+        let mmap = mmap.and_then(|param| plain(param.value.clone()).parse::<bool>().ok());
         fields.push(FieldSchema {
             data_type,
             is_primary: field.primary_key,
@@ -107,6 +121,9 @@ pub fn collection_schema(name: &str, data: &RawValue) -> Result<CollectionSchema
             dim: param("dim")?,
             description: field.description,
             name: field.name,
+            default_value: Some(plain(field.default_value)).filter(|text| !text.is_empty() && text != "null"),
+            is_partition_key: field.partition_key,
+            mmap,
         });
     }
     Ok(CollectionSchema {
@@ -115,6 +132,9 @@ pub fn collection_schema(name: &str, data: &RawValue) -> Result<CollectionSchema
         fields,
         enable_dynamic_field: found.enable_dynamic_field,
         num_shards: Some(found.shards_num).filter(|&shards| shards > 0),
+        consistency_level: ConsistencyLevel::ALL.into_iter().find(|level| level.name() == found.consistency_level),
+        num_partitions: Some(found.partitions_num).filter(|&partitions| partitions > 0),
+        properties: found.properties.into_iter().map(|param| (param.key, plain(param.value))).collect(),
     })
 }
 
@@ -187,14 +207,21 @@ pub fn columns(
 ) -> Result<Vec<FieldColumn>, MilvusError> {
     let mut columns = Vec::with_capacity(output_fields.len());
     for name in output_fields {
-        let Some(field) = schema.fields.iter().find(|field| *field.name == **name) else {
+        let Some(field) = schema.field(name) else {
             let reason = format!("collection {:?} has no field {name:?}", schema.name);
             return Err(MilvusError::new(Condition::InvalidRequest, QUERY, reason));
         };
-        let mut data = ColumnData::empty(field).ok_or_else(|| {
+        let mut data = ColumnData::empty(&field).ok_or_else(|| {
             let reason = format!("field {:?} is {}, which walvec does not read", field.name, field.data_type);
             MilvusError::new(Condition::Unsupported, QUERY, reason)
         })?;
+        if let ColumnData::Json(objects) = &mut data
+            && field.name == DYNAMIC_FIELD
+        {
+            objects.extend(rows.iter().map(|row| undeclared(schema, row)));
+            columns.push(FieldColumn { name: name.clone(), valid: None, data });
+            continue;
+        }
         let mut valid = field.nullable.then(|| Vec::with_capacity(rows.len()));
         for row in rows {
             let value = row.get(name.as_ref()).map_or("null", |value| value.get());
@@ -216,6 +243,16 @@ pub fn columns(
         columns.push(FieldColumn { name: name.clone(), valid, data });
     }
     Ok(columns)
+}
+
+/// The members of an entity that are no fields, as one object.
+fn undeclared(schema: &CollectionSchema, row: &Row<'_>) -> Bytes {
+    let mut members: Vec<_> =
+        row.iter().filter(|(name, _)| !schema.fields.iter().any(|field| field.name == **name)).collect();
+    members.sort_unstable_by_key(|&(name, _)| name);
+    let member = |(name, value): (&Cow<'_, str>, &&RawValue)| format!("{}:{}", json!(name), value.get());
+    let members: Vec<String> = members.into_iter().map(member).collect();
+    Bytes::from(format!("{{{}}}", members.join(",")))
 }
 
 const QUERY: &str = "entities/query";
@@ -344,6 +381,9 @@ mod tests {
             max_capacity: None,
             dim: (data_type == DataType::FloatVector).then_some(2),
             description: String::new(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         }
     }
 
@@ -354,6 +394,9 @@ mod tests {
             fields,
             enable_dynamic_field: false,
             num_shards: None,
+            consistency_level: None,
+            num_partitions: None,
+            properties: BTreeMap::new(),
         }
     }
 

@@ -13,14 +13,25 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use crate::milvus::{CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexSpec};
+use crate::milvus::{
+    CollectionSchema, ColumnData, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldColumn, FieldSchema, IndexSpec,
+};
 
 /// Body of `collections/create`. Neither index nor load: those are calls of their own.
 pub fn create_collection(database: &str, schema: &CollectionSchema) -> Value {
     // Milvus's own default for a new collection: users' searches do not wait for the last write. Our reads ask for Strong.
-    let mut params = Map::from_iter([("consistencyLevel".to_owned(), json!("Bounded"))]);
-    if let Some(shards) = schema.num_shards {
-        params.insert("shardsNum".to_owned(), json!(shards));
+    let level = schema.consistency_level.unwrap_or(ConsistencyLevel::Bounded);
+    let mut params = Map::from_iter([("consistencyLevel".to_owned(), json!(level.name()))]);
+    for (key, value) in [("shardsNum", schema.num_shards), ("partitionsNum", schema.num_partitions)] {
+        if let Some(value) = value {
+            params.insert(key.to_owned(), json!(value));
+        }
+    }
+    for (property, value) in &schema.properties {
+        if let Some((_, key)) = PROPERTIES.iter().find(|(known, _)| known == property) {
+            // Numbers and booleans go as such.
+            params.insert((*key).to_owned(), serde_json::from_str(value).unwrap_or_else(|_| json!(value)));
+        }
     }
     let mut body = about(database, &schema.name);
     body.insert("description".to_owned(), json!(schema.description));
@@ -36,6 +47,10 @@ pub fn create_collection(database: &str, schema: &CollectionSchema) -> Value {
     Value::Object(body)
 }
 
+/// Properties that a collection can be made with over REST, and what they are called there.
+pub const PROPERTIES: [(&str, &str); 2] =
+    [("mmap.enabled", "mmap.enabled"), ("partitionkey.isolation", "partitionKeyIsolation")];
+
 /// The members that every request about a collection has.
 pub fn about(database: &str, collection: &str) -> Map<String, Value> {
     let mut body = Map::new();
@@ -50,6 +65,7 @@ pub fn about(database: &str, collection: &str) -> Map<String, Value> {
 pub fn field_schema(field: &FieldSchema) -> Value {
     let params = [("dim", field.dim), ("max_length", field.max_length), ("max_capacity", field.max_capacity)];
     let params = params.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
+    let params = params.chain(field.mmap.map(|mmap| ("mmap.enabled".to_owned(), json!(mmap))));
     let mut body = Map::from_iter([
         ("fieldName".to_owned(), json!(field.name)),
         ("dataType".to_owned(), json!(type_name(field.data_type))),
@@ -63,6 +79,16 @@ pub fn field_schema(field: &FieldSchema) -> Value {
     }
     if field.nullable {
         body.insert("nullable".to_owned(), json!(true));
+    }
+    if field.is_partition_key {
+        body.insert("isPartitionKey".to_owned(), json!(true));
+    }
+    if let Some(text) = &field.default_value {
+        let value = match field.data_type {
+            DataType::VarChar => json!(text),
+            _ => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        };
+        body.insert("defaultValue".to_owned(), value);
     }
     Value::Object(body)
 }
@@ -134,6 +160,10 @@ pub fn upsert(database: &str, collection: &str, columns: &[FieldColumn], rows: u
     for row in 0..rows {
         out.extend_from_slice(if row == 0 { b"{" } else { b",{" });
         for cursor in &mut cursors {
+            if &*cursor.column.name == DYNAMIC_FIELD {
+                cursor.next_members(&mut out).map_err(|why| Unsendable { field: DYNAMIC_FIELD.to_owned(), why })?;
+                continue;
+            }
             out.extend_from_slice(&cursor.name);
             cursor.next(&mut out).map_err(|why| Unsendable { field: cursor.column.name.to_string(), why })?;
         }
@@ -161,6 +191,22 @@ impl<'a> Cursor<'a> {
         text(&mut name, &column.name);
         name.push(b':');
         Cursor { name, column, row: 0, value: 0 }
+    }
+
+    /// The members of an object, among those of the entity: REST has no name for the dynamic field.
+    fn next_members(&mut self, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        let ColumnData::Json(objects) = &self.column.data else { return Err("the dynamic field is JSON") };
+        let object = objects.get(self.row).ok_or("an entity lacks its dynamic field")?;
+        self.row += 1;
+        let members = object.trim_ascii().strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
+        let members = members.ok_or("the dynamic field holds no object")?.trim_ascii();
+        if !members.is_empty() {
+            if self.name.starts_with(b",") {
+                out.push(b',');
+            }
+            out.extend_from_slice(members);
+        }
+        Ok(())
     }
 
     fn next(&mut self, out: &mut Vec<u8>) -> Result<(), &'static str> {

@@ -319,6 +319,11 @@ impl Milvus for RestClient {
                 let reason = format!("collection {:?}", schema.name);
                 return Err(MilvusError::new(Condition::AlreadyExists, ROUTE, reason));
             }
+            let known = |property: &&String| encode::PROPERTIES.iter().any(|(known, _)| known == *property);
+            if let Some(property) = schema.properties.keys().find(|property| !known(property)) {
+                let reason = format!("a collection cannot be made with property {property:?} over REST");
+                return Err(MilvusError::new(Condition::Configuration, ROUTE, reason));
+            }
             let body = encode::create_collection(&self.database, schema).to_string().into_bytes();
             self.ask(ROUTE, &schema.name, body).await.map(drop)
         })

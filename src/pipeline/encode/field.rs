@@ -28,6 +28,7 @@ pub(super) struct FieldEncoder {
     max_length: usize,
     max_capacity: usize,
     dim: usize,
+    default_value: Option<Bytes>,
     pub(super) on_misfit: OnMisfit,
 }
 
@@ -41,6 +42,8 @@ enum Origin {
         encoding: Option<Encoding>,
     },
     Placeholder,
+    /// Members of the dynamic field: name, index of the value, type.
+    Dynamic(Vec<(String, usize, SourceType)>),
 }
 
 /// Why a value is not of its field. Never shows the value.
@@ -116,6 +119,15 @@ impl FieldEncoder {
         FieldEncoder::new(schema, Origin::Placeholder, OnMisfit::Error)
     }
 
+    /// The dynamic field, if any of the columns is a member of it. A table of only such members skips rows if one of them does.
+    pub(super) fn dynamic(columns: &[ColumnPlan]) -> Option<FieldEncoder> {
+        let members = columns.iter().enumerate().filter(|(_, column)| column.is_dynamic());
+        let members: Vec<_> = members.map(|(at, column)| (column.name.clone(), at, column.source.clone())).collect();
+        let skips = columns.iter().any(|column| column.is_dynamic() && column.on_misfit == OnMisfit::SkipRow);
+        let on_misfit = if skips { OnMisfit::SkipRow } else { OnMisfit::Error };
+        (!members.is_empty()).then(|| FieldEncoder::new(&FieldSchema::dynamic(), Origin::Dynamic(members), on_misfit))
+    }
+
     fn new(schema: &FieldSchema, origin: Origin, on_misfit: OnMisfit) -> FieldEncoder {
         FieldEncoder {
             name: Arc::from(&*schema.name),
@@ -126,6 +138,7 @@ impl FieldEncoder {
             max_length: schema.max_length.unwrap_or(VARCHAR_MAX) as usize,
             max_capacity: schema.max_capacity.unwrap_or(u32::MAX) as usize,
             dim: schema.dim.unwrap_or_default() as usize,
+            default_value: schema.default_value.as_ref().map(|text| Bytes::copy_from_slice(text.as_bytes())),
             on_misfit,
         }
     }
@@ -161,9 +174,22 @@ impl FieldEncoder {
                 }
                 return Ok(());
             }
+            Origin::Dynamic(members) => {
+                if let ColumnData::Json(objects) = &mut column.data {
+                    objects.push(json::members(members, row)?);
+                }
+                return Ok(());
+            }
             Origin::Column { at, source, encoding } => (*at, source, *encoding),
         };
         let value = row.0.get(at).expect("a row has a value for each column of the plan");
+        if let (Value::Null, Some(default)) = (value, &self.default_value) {
+            if let Some(valid) = &mut column.valid {
+                valid.push(1);
+            }
+            scalar::append_default(&mut column.data, default);
+            return Ok(());
+        }
         if *value == Value::Null {
             return if column.append_null() { Ok(()) } else { Err(Misfit::Null) };
         }
@@ -277,6 +303,12 @@ impl FieldEncoder {
     pub(super) fn bytes(&self, key: &Key, row: &Row) -> usize {
         let value = match self.origin {
             Origin::Column { at, .. } => row.0.get(at),
+            Origin::Dynamic(ref members) => {
+                let member = |(name, at, _): &(String, usize, SourceType)| {
+                    row.0.get(*at).map_or(0, |value| name.len() + value.size() + 4)
+                };
+                return members.iter().map(member).sum();
+            }
             Origin::Key | Origin::Placeholder => None,
         };
         match (self.data_type, value) {

@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 
-use crate::change::Value;
+use crate::change::{Row, Value};
 use crate::plan::SourceType;
 use crate::plan::types::{JSON_MAX, Read};
 use crate::postgres::array::{self, Node};
-use crate::postgres::decode;
+use crate::postgres::decode::{self, DecodeError};
 
 use super::field::Misfit;
 
@@ -39,6 +39,39 @@ pub(super) fn document(source: &SourceType, value: &Value, bytes: &Bytes) -> Res
         }
     };
     if document.len() > JSON_MAX { Err(Misfit::TooLong(document.len(), JSON_MAX)) } else { Ok(document) }
+}
+
+/// The object of these members (name, index of the value, type). One that is NULL is `null`, not absent: Milvus Lite keeps members of
+/// before that an upsert does not bring.
+pub(super) fn members(members: &[(String, usize, SourceType)], row: &Row) -> Result<Bytes, Misfit> {
+    let mut out = vec![b'{'];
+    for (name, at, source) in members {
+        let value = row.0.get(*at).expect("a row has a value for each column of the plan");
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        string(name, &mut out);
+        out.push(b':');
+        let (bytes, is_binary) = match value {
+            Value::Null => {
+                out.extend_from_slice(b"null");
+                continue;
+            }
+            Value::UnchangedToast => return Err(DecodeError::UnchangedToast.into()),
+            Value::Binary(bytes) => (bytes, true),
+            Value::Text(text) => (text, false),
+        };
+        match source {
+            SourceType::Array { element, delimiter } => {
+                let tree = if is_binary { array::binary_tree(bytes)? } else { array::text_tree(bytes, *delimiter)? };
+                nodes(element, &tree, is_binary, &mut out)?;
+            }
+            _ if is_hstore(source) => hstore(bytes, is_binary, &mut out)?,
+            _ => scalar(source, &source.text(value)?.unwrap_or_default(), &mut out)?,
+        }
+    }
+    out.push(b'}');
+    if out.len() > JSON_MAX { Err(Misfit::TooLong(out.len(), JSON_MAX)) } else { Ok(out.into()) }
 }
 
 fn nodes(element: &SourceType, node: &Node<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Misfit> {

@@ -71,8 +71,9 @@ impl Encoder {
             let at = at.expect("every field but the primary one and the placeholder has a column");
             FieldEncoder::column(schema, at, &table.columns[at])
         };
+        let dynamic = FieldEncoder::dynamic(&table.columns);
         Encoder {
-            fields: table.collection.fields.iter().enumerate().map(field).collect(),
+            fields: table.collection.fields.iter().enumerate().map(field).chain(dynamic).collect(),
             int_keys: table.collection.fields.get(primary).is_some_and(|field| field.data_type == DataType::Int64),
         }
     }

@@ -81,6 +81,22 @@ pub(super) fn append(
     Ok(())
 }
 
+/// Append a default that the plan has looked at: it parses.
+pub(super) fn append_default(data: &mut ColumnData, default: &Bytes) {
+    let text = std::str::from_utf8(default).unwrap_or_default();
+    match data {
+        ColumnData::Bool(values) => values.push(u8::from(text == "true")),
+        ColumnData::Int8(values) | ColumnData::Int16(values) | ColumnData::Int32(values) => {
+            values.push(text.parse().unwrap_or_default());
+        }
+        ColumnData::Int64(values) => values.push(text.parse().unwrap_or_default()),
+        ColumnData::Float(packed) => packed.extend_from_slice(&text.parse::<f32>().unwrap_or_default().to_le_bytes()),
+        ColumnData::Double(packed) => packed.extend_from_slice(&text.parse::<f64>().unwrap_or_default().to_le_bytes()),
+        ColumnData::VarChar(texts) => texts.push(default.clone()),
+        other => unreachable!("the plan gives no default to {}", other.data_type()),
+    }
+}
+
 /// An integer of any width, if it fits the target.
 fn int<T: TryFrom<i64>>(
     read: fn(&[u8]) -> Result<i64, DecodeError>,

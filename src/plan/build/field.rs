@@ -47,11 +47,16 @@ impl Builder<'_> {
         self.check_limits(column, &settings, is_text, element.is_some());
         let text_max = if encoding.is_some() { None } else { element.map_or(entry, SourceType::entry).text_max };
 
-        let nullable = self.nullable(column, &settings, data_type, is_key);
+        let is_partition_key = self.settings.partition_key.as_ref() == Some(&column.name);
+        let nullable = self.nullable(column, &settings, data_type, is_key || is_partition_key);
+        let default_value = self.default_value(column, &settings, data_type, is_key || is_partition_key);
         let on_misfit = self.policy(column, &settings, data_type, nullable, is_key);
-        if !nullable && !is_key && !column.not_null && on_misfit != OnMisfit::SkipRow {
+        if default_value.is_some() {
+            reason.push_str("; NULL becomes the default");
+        } else if !nullable && !is_key && !column.not_null && on_misfit != OnMisfit::SkipRow {
             reason.push_str(match data_type.is_vector() {
                 true => "; a row without a vector is refused",
+                false if is_partition_key => "; a row with NULL is refused",
                 false if self.server.has_nullable() => "; a row with NULL is refused",
                 false => "; this server has no nullable fields, so a row with NULL is refused",
             });
@@ -74,6 +79,9 @@ impl Builder<'_> {
             max_capacity: element.map(|_| settings.max_capacity.unwrap_or(ARRAY_MAX)),
             dim,
             description: column.type_name.clone(),
+            default_value,
+            is_partition_key,
+            mmap: settings.mmap,
         };
         let plan = ColumnPlan {
             name: column.name.clone(),
@@ -144,6 +152,9 @@ impl Builder<'_> {
             return Some((wanted, if default { source.entry().reason } else { "as configured" }.to_owned()));
         }
         // A vector that the server lacks does not become text without a word.
+        if self.settings.partition_key.as_ref() == Some(&column.name) && targets.contains(&DataType::Int64) {
+            return Some((DataType::Int64, "a partition key of numbers is INT64 in Milvus".to_owned()));
+        }
         let vector = targets.first().is_some_and(|target| target.is_vector());
         let fits = |target: &&DataType| self.server.has_type(**target) && target.is_vector() == vector;
         match targets.iter().find(fits) {
@@ -266,7 +277,7 @@ impl Builder<'_> {
         let able = if data_type.is_vector() { self.server.has_nullable_vectors() } else { self.server.has_nullable() };
         if settings.nullable == Some(true) && (is_key || !able) {
             let reason = match is_key {
-                true => "`nullable = true` of a key".to_owned(),
+                true => "`nullable = true` of a key or partition key".to_owned(),
                 false if data_type.is_vector() => {
                     format!("`nullable = true`, and Milvus {} has no nullable vectors", self.server.version)
                 }
@@ -440,7 +451,7 @@ mod tests {
                 policy(OnMisfit::SkipRow),
                 "`on_misfit = \"skip_row\"`, and a key is never altered or left out; remove it from [table.fields.id]",
             ),
-            (nullable(true), "`nullable = true` of a key; remove it from [table.fields.id]"),
+            (nullable(true), "`nullable = true` of a key or partition key; remove it from [table.fields.id]"),
         ] {
             let (table, settings) = with("int4", FieldSettings::default());
             let settings = TableSettings { fields: vec![("id".to_owned(), field)], ..settings };

@@ -10,10 +10,11 @@
 //! (`index`), an existing collection (`differences`).
 
 mod field;
+mod mapping;
 
 use crate::change::TableId;
 use crate::config::settings::{IndexSetting, TableSettings};
-use crate::milvus::{CollectionSchema, DataType, FieldSchema, ServerInfo};
+use crate::milvus::{CollectionSchema, ConsistencyLevel, DataType, FieldSchema, ServerInfo};
 use crate::postgres::catalog::Table;
 
 use super::names::{self, qualified};
@@ -92,8 +93,13 @@ impl<'a> Builder<'a> {
         let key_names = self.key_column_names(&selected);
         self.check_identity(&key_names);
         let (mut columns, mut fields) = (Vec::new(), Vec::new());
+        self.check_mapping(&selected, &key_names);
         for Selected { column, reread } in selected {
             let is_key = key_names.contains(&column.name);
+            if self.settings.dynamic.contains(&column.name) && !is_key {
+                columns.extend(self.dynamic_column(column, reread));
+                continue;
+            }
             if let Some((mut plan, field)) = self.column(column, is_key, key_names.len() > 1) {
                 plan.field = fields.len();
                 plan.reread = reread;
@@ -133,13 +139,21 @@ impl<'a> Builder<'a> {
                 name: collection_name,
                 description: format!("{}.{}, kept in step by walvec", self.table.schema, self.table.name),
                 fields,
-                enable_dynamic_field: false,
+                enable_dynamic_field: self.settings.dynamic_field,
                 num_shards: self.settings.num_shards,
+                consistency_level: self.consistency_level(),
+                num_partitions: self.settings.num_partitions,
+                properties: self.settings.properties.clone(),
             },
             indexes,
             placeholder,
             remarks: self.remarks,
         })
+    }
+
+    fn consistency_level(&self) -> Option<ConsistencyLevel> {
+        let name = self.settings.consistency_level.as_deref()?;
+        ConsistencyLevel::ALL.into_iter().find(|level| level.name() == name)
     }
 
     pub(super) fn refuse(&mut self, column: Option<&str>, reason: impl Into<String>, remedy: impl Into<String>) {
@@ -193,7 +207,7 @@ impl<'a> Builder<'a> {
             name.push('_');
         }
         self.remarks.push(format!("field {name:?} is made from the key columns {}, joined by |", names.join(", ")));
-        for column in columns {
+        for column in columns.iter_mut().filter(|column| !column.is_dynamic()) {
             column.field += 1;
         }
         let primary = FieldSchema {
@@ -207,15 +221,25 @@ impl<'a> Builder<'a> {
             max_capacity: None,
             dim: None,
             description: format!("{} joined by |", names.join(", ")),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         };
         fields.insert(0, primary);
         Some(KeyPlan::Composite { columns: found, field: 0 })
     }
 
     fn check_fields(&mut self, columns: &[ColumnPlan], fields: &[FieldSchema]) {
-        for (i, column) in columns.iter().enumerate() {
+        let fixed: Vec<&ColumnPlan> = columns.iter().filter(|column| !column.is_dynamic()).collect();
+        for column in columns.iter().filter(|column| column.is_dynamic()) {
+            if fields.iter().any(|field| field.name == column.name) {
+                let reason = "as a member of the dynamic field it would have the name of a field";
+                self.refuse(Some(&column.name), reason, "give the field another name with `rename`");
+            }
+        }
+        for (i, column) in fixed.iter().enumerate() {
             let name_of = |column: &ColumnPlan| fields.get(column.field).map(|field| &field.name);
-            let twin = columns.iter().take(i).find(|other| name_of(other) == name_of(column));
+            let twin = fixed.iter().take(i).find(|other| name_of(other) == name_of(column));
             if let (Some(twin), Some(name)) = (twin, name_of(column)) {
                 let reason = format!("its field would be {name:?}, as that of column {:?}", twin.name);
                 let remedy = format!("set `rename` in [table.fields.{}]", column.name);
@@ -276,6 +300,9 @@ impl<'a> Builder<'a> {
             max_capacity: None,
             dim: Some(PLACEHOLDER.len() as u32),
             description: "constant: a collection must have a vector".into(),
+            default_value: None,
+            is_partition_key: false,
+            mmap: None,
         });
         Some(fields.len() - 1)
     }

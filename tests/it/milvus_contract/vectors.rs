@@ -42,6 +42,9 @@ pub(super) async fn every_kind_is_kept(client: &dyn Milvus) {
             fields,
             enable_dynamic_field: false,
             num_shards: None,
+            consistency_level: None,
+            num_partitions: None,
+            properties: BTreeMap::new(),
         };
         let name = &schema.name;
         client.create_collection(&schema).await.unwrap_or_else(|error| panic!("{data_type}: {error}"));

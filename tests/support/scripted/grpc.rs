@@ -123,6 +123,9 @@ async fn dispatch(shared: Arc<Shared>, method: &str, request: Request) -> Respon
                     fields,
                     dynamic: schema.enable_dynamic_field,
                     shards: asked.shards_num.try_into().unwrap_or_default(),
+                    partitions: asked.num_partitions.try_into().unwrap_or_default(),
+                    consistency: asked.consistency_level,
+                    properties: asked.properties.into_iter().map(|pair| (pair.key, pair.value)).collect(),
                     ..Collection::default()
                 };
                 lock(&shared.store).create(&asked.collection_name, collection)
@@ -382,6 +385,21 @@ fn query(shared: &Shared, asked: wire::QueryRequest) -> Result<wire::QueryResult
     let primary = &collection.fields[collection.primary()].name;
     let hidden = Some(primary).filter(|name| !asked.output_fields.contains(name));
     for name in asked.output_fields.iter().chain(hidden) {
+        if collection.dynamic && name == store::META {
+            let objects = |row: &Vec<Datum>| match &row[collection.fields.len()] {
+                Datum::Json(text) => Bytes::from(text.clone()),
+                _ => Bytes::new(),
+            };
+            let json_data = Some(wire::BytesArray { data: found.iter().map(objects).collect() });
+            fields_data.push(wire::FieldData {
+                data_type: DataType::Json as i32,
+                field_name: store::META.into(),
+                scalars: Some(wire::ScalarField { json_data, ..Default::default() }),
+                is_dynamic: true,
+                ..Default::default()
+            });
+            continue;
+        }
         let Some(at) = collection.fields.iter().position(|field| field.name == *name) else {
             return refuse(1100, format!("field {name} not exist"));
         };
@@ -394,6 +412,17 @@ fn query(shared: &Shared, asked: wire::QueryRequest) -> Result<wire::QueryResult
 fn field(message: wire::FieldSchema) -> Result<Field, Refusal> {
     let number =
         |key: &str| message.type_params.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.parse().ok());
+    let default = message.default_value.as_ref().map(|value| {
+        let texts = [
+            value.bool_data.map(|value| value.to_string()),
+            value.int_data.map(|value| value.to_string()),
+            value.long_data.map(|value| value.to_string()),
+            value.float_data.map(|value| value.to_string()),
+            value.double_data.map(|value| value.to_string()),
+            value.string_data.clone(),
+        ];
+        texts.into_iter().flatten().next().unwrap_or_default()
+    });
     let known = |number: i32| match data_type(number) {
         Some(found) => Ok(found),
         None => refuse(1100, format!("unknown data type {number}")),
@@ -407,6 +436,9 @@ fn field(message: wire::FieldSchema) -> Result<Field, Refusal> {
         max_length: number("max_length"),
         max_capacity: number("max_capacity"),
         dim: number("dim"),
+        default,
+        partition_key: message.is_partition_key,
+        mmap: message.type_params.iter().find(|pair| pair.key == "mmap.enabled").map(|pair| pair.value.clone()),
         name: message.name,
         description: message.description,
     })
@@ -431,13 +463,16 @@ fn described(name: &str, collection: &Collection) -> wire::DescribeCollectionRes
                 pair("dim", field.dim),
                 pair("max_length", field.max_length),
                 pair("max_capacity", field.max_capacity),
+                field.mmap.clone().map(|value| wire::KeyValuePair { key: "mmap.enabled".into(), value }),
             ]
             .into_iter()
             .flatten()
             .collect(),
             auto_id: field.auto_id,
             element_type: field.element_type.map_or(0, |element| element as i32),
+            default_value: field.default.as_ref().map(|text| default_value(field.data_type, text)),
             is_dynamic: false,
+            is_partition_key: field.partition_key,
             nullable: field.nullable,
         })
         .collect();
@@ -460,7 +495,27 @@ fn described(name: &str, collection: &Collection) -> wire::DescribeCollectionRes
             enable_dynamic_field: collection.dynamic,
         }),
         shards_num: collection.shards as i32,
+        consistency_level: collection.consistency,
+        properties: collection
+            .properties
+            .iter()
+            .map(|(key, value)| wire::KeyValuePair { key: key.clone(), value: value.clone() })
+            .collect(),
+        num_partitions: collection.partitions.into(),
     }
+}
+
+fn default_value(data_type: DataType, text: &str) -> wire::ValueField {
+    let mut value = wire::ValueField::default();
+    match data_type {
+        DataType::Bool => value.bool_data = text.parse().ok(),
+        DataType::Int64 => value.long_data = text.parse().ok(),
+        DataType::Float => value.float_data = text.parse().ok(),
+        DataType::Double => value.double_data = text.parse().ok(),
+        DataType::VarChar => value.string_data = Some(text.to_owned()),
+        _ => value.int_data = text.parse().ok(),
+    }
+    value
 }
 
 fn index(asked: &wire::CreateIndexRequest) -> Index {

@@ -290,6 +290,9 @@ fn create(store: &mut store::Store, asked: spec::Create) -> Result<Value, Refusa
         fields: schema.fields.into_iter().map(field).collect::<Result<_, _>>()?,
         dynamic: schema.enable_dynamic_field,
         shards: asked.params.shards_num.unwrap_or(1),
+        partitions: asked.params.partitions_num.unwrap_or_default(),
+        consistency: asked.params.consistency_level.as_deref().map_or(2, level),
+        properties: properties(&asked.params),
         ..Collection::default()
     };
     store.create(&name, collection)?;
@@ -298,6 +301,18 @@ fn create(store: &mut store::Store, asked: spec::Create) -> Result<Value, Refusa
         store.load(&name)?;
     }
     Ok(json!({}))
+}
+
+const LEVELS: [&str; 4] = ["Strong", "Session", "Bounded", "Eventually"];
+
+fn level(name: &str) -> i32 {
+    LEVELS.iter().position(|level| *level == name).map_or(2, |at| at as i32)
+}
+
+fn properties(asked: &spec::Params) -> BTreeMap<String, String> {
+    let isolation = asked.partition_key_isolation.map(|isolated| ("partitionkey.isolation", isolated.to_string()));
+    let mmap = asked.mmap_enabled.as_ref().map(|mmap| ("mmap.enabled", mmap.to_string()));
+    isolation.into_iter().chain(mmap).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// A key, a vector, and everything else dynamic.
@@ -347,6 +362,9 @@ fn field(asked: spec::Field) -> Result<Field, Refusal> {
         max_length: number(asked.element_type_params.max_length),
         max_capacity: number(asked.element_type_params.max_capacity),
         dim: number(asked.element_type_params.dim),
+        default: asked.default_value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+        partition_key: asked.is_partition_key,
+        mmap: asked.element_type_params.mmap_enabled.map(|value| value.to_string()),
         description: String::new(),
         name,
     })
@@ -382,13 +400,14 @@ fn described(name: &str, collection: &Collection) -> Value {
         .enumerate()
         .map(|(i, field)| {
             let params = [("dim", field.dim), ("max_length", field.max_length), ("max_capacity", field.max_capacity)];
-            let params: Vec<Value> = params
+            let params = params
                 .into_iter()
-                .filter_map(|(key, value)| Some(json!({"key": key, "value": value?.to_string()})))
-                .collect();
+                .filter_map(|(key, value)| Some(json!({"key": key, "value": value?.to_string()})));
+            let mmap = field.mmap.as_ref().map(|mmap| json!({"key": "mmap.enabled", "value": mmap}));
+            let params: Vec<Value> = params.chain(mmap).collect();
             let mut described = json!({
                 "id": 100 + i, "name": field.name, "type": spelled(field.data_type), "primaryKey": field.is_primary,
-                "partitionKey": false, "clusteringKey": false, "autoId": field.auto_id, "nullable": field.nullable,
+                "partitionKey": field.partition_key, "clusteringKey": false, "autoId": field.auto_id, "nullable": field.nullable,
                 "description": field.description, "params": params,
             });
             if let Some(element) = field.element_type {
@@ -399,9 +418,10 @@ fn described(name: &str, collection: &Collection) -> Value {
         .collect();
     json!({
         "collectionName": name, "collectionID": 1, "description": collection.description, "autoId": false, "fields": fields,
-        "functions": [], "aliases": [], "indexes": [], "shardsNum": collection.shards, "partitionsNum": 1,
+        "functions": [], "aliases": [], "indexes": [], "shardsNum": collection.shards, "partitionsNum": collection.partitions,
         "load": if collection.loaded { "LoadStateLoaded" } else { "LoadStateNotLoad" },
-        "consistencyLevel": "Bounded", "enableDynamicField": collection.dynamic, "properties": [],
+        "consistencyLevel": LEVELS[collection.consistency as usize], "enableDynamicField": collection.dynamic,
+        "properties": collection.properties.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
     })
 }
 
@@ -433,7 +453,7 @@ async fn delete(shared: &Shared, body: &[u8]) -> Result<Value, Failure> {
 
 /// Rows of JSON as values, with what the server changes on the way.
 fn batch(collection: &Collection, data: &[BTreeMap<String, &RawValue>]) -> Result<Batch, Refusal> {
-    let fields: Vec<String> = collection.fields.iter().map(|field| field.name.clone()).collect();
+    let mut fields: Vec<String> = collection.fields.iter().map(|field| field.name.clone()).collect();
     let mut rows = Vec::with_capacity(data.len());
     for row in data {
         if let Some(unknown) = row.keys().find(|name| !fields.contains(name)).filter(|_| !collection.dynamic) {
@@ -455,7 +475,17 @@ fn batch(collection: &Collection, data: &[BTreeMap<String, &RawValue>]) -> Resul
                 ),
             },
         };
-        rows.push(collection.fields.iter().map(value).collect::<Result<Vec<_>, _>>()?);
+        let mut values = collection.fields.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+        if collection.dynamic {
+            let members = row.iter().filter(|(name, _)| !collection.fields.iter().any(|field| field.name == **name));
+            let members: Vec<String> =
+                members.map(|(name, value)| format!("{}:{}", json!(name), value.get())).collect();
+            values.push(Datum::Json(format!("{{{}}}", members.join(","))));
+        }
+        rows.push(values);
+    }
+    if collection.dynamic {
+        fields.push(store::META.into());
     }
     Ok(Batch { fields, rows })
 }
@@ -528,14 +558,23 @@ fn found(
             wanted.push((i, field));
         }
     }
-    if let Some(unknown) =
-        fields.iter().find(|name| *name != "*" && !collection.fields.iter().any(|field| field.name == **name))
-    {
+    if let Some(unknown) = fields.iter().find(|name| {
+        *name != "*"
+            && !(collection.dynamic && *name == store::META)
+            && !collection.fields.iter().any(|field| field.name == **name)
+    }) {
         return refuse(1100, format!("field {unknown} not exist"));
     }
     let row = |values: &Vec<Datum>| {
         let members = wanted.iter().map(|&(i, field)| (field.name.clone(), shown(field, &values[i], numbers)));
-        Value::Object(members.collect())
+        let mut members: Map<String, Value> = members.collect();
+        if fields.iter().any(|name| name == store::META || name == "*")
+            && let Some(Datum::Json(object)) = values.get(collection.fields.len())
+            && let Ok(Value::Object(object)) = serde_json::from_str(object)
+        {
+            members.extend(object);
+        }
+        Value::Object(members)
     };
     Ok(Value::Array(rows.iter().map(row).collect()))
 }

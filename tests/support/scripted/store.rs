@@ -59,6 +59,10 @@ pub struct Field {
     pub max_length: Option<usize>,
     pub max_capacity: Option<usize>,
     pub dim: Option<usize>,
+    /// Takes the place of a value that is left out, and of NULL.
+    pub default: Option<String>,
+    pub partition_key: bool,
+    pub mmap: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -76,9 +80,13 @@ pub struct Collection {
     pub fields: Vec<Field>,
     pub dynamic: bool,
     pub shards: u32,
+    pub partitions: u32,
+    /// Number of the consistency level.
+    pub consistency: i32,
+    pub properties: BTreeMap<String, String>,
     pub indexes: Vec<Index>,
     pub loaded: bool,
-    /// Values in the order of `fields`.
+    /// Values in the order of `fields`, and behind them the object of a dynamic field.
     pub entities: BTreeMap<Key, Vec<Datum>>,
 }
 
@@ -180,6 +188,17 @@ impl Store {
                 refuse(1100, format!("create duplicate collection with different parameters, collection: {name}"))
             };
         }
+        let partition_keys: Vec<&Field> = collection.fields.iter().filter(|field| field.partition_key).collect();
+        if partition_keys.len() > 1 {
+            return refuse(1100, "there are more than one partition key");
+        }
+        for key in partition_keys {
+            if key.nullable || key.is_primary || !matches!(key.data_type, DataType::Int64 | DataType::VarChar) {
+                return refuse(1100, format!("{} cannot be the partition key", key.name));
+            }
+            collection.partitions = if collection.partitions == 0 { 16 } else { collection.partitions };
+        }
+        collection.partitions = collection.partitions.max(1);
         collection.shards = collection.shards.max(1);
         self.collections.insert(name.to_owned(), collection);
         Ok(())
@@ -220,8 +239,9 @@ impl Store {
         if collection.fields.iter().any(|other| other.name == field.name) {
             return refuse(1100, format!("duplicate field name: {}", field.name));
         }
+        let at = collection.fields.len();
         collection.fields.push(field);
-        collection.entities.values_mut().for_each(|values| values.push(Datum::Null));
+        collection.entities.values_mut().for_each(|values| values.insert(at, Datum::Null));
         Ok(())
     }
 
@@ -304,7 +324,7 @@ impl Store {
         let real = self.resolve(name)?;
         let collection = &self.collections[&real];
         for field in &batch.fields {
-            if !collection.fields.iter().any(|known| known.name == *field) {
+            if !(collection.fields.iter().any(|known| known.name == *field) || collection.dynamic && field == META) {
                 return refuse(1804, format!("has pass more field without dynamic schema, please check it: {field}"));
             }
         }
@@ -313,12 +333,23 @@ impl Store {
         let mut seen = std::collections::HashSet::new();
         let places: Vec<Option<usize>> =
             collection.fields.iter().map(|field| batch.fields.iter().position(|name| *name == field.name)).collect();
+        let meta = batch.fields.iter().position(|name| *name == META);
         for (number, row) in batch.rows.into_iter().enumerate() {
-            let mut values = Vec::with_capacity(collection.fields.len());
+            let mut values = Vec::with_capacity(collection.fields.len() + 1);
             for (field, place) in collection.fields.iter().zip(&places) {
-                let value = place.map_or(Datum::Null, |at| row[at].clone());
+                let value = match (place.map_or(Datum::Null, |at| row[at].clone()), &field.default) {
+                    (Datum::Null, Some(default)) => of_default(field.data_type, default),
+                    (value, _) => value,
+                };
                 self.judge(field, &value, number)?;
                 values.push(value);
+            }
+            if collection.dynamic {
+                let object = meta.map_or(Datum::Json("{}".into()), |at| row[at].clone());
+                match &object {
+                    Datum::Json(text) if text.starts_with('{') && text.len() <= 65_536 => values.push(object),
+                    _ => return refuse(1100, "the dynamic field is no object of at most 65536 bytes"),
+                }
             }
             let key = match &values[primary] {
                 Datum::Int(key) => Key::Int(*key),
@@ -489,6 +520,19 @@ impl Store {
                 }
             }
         }
+    }
+}
+
+/// Milvus's name of the dynamic field.
+pub const META: &str = "$meta";
+
+fn of_default(data_type: DataType, text: &str) -> Datum {
+    match data_type {
+        DataType::Bool => Datum::Bool(text == "true"),
+        DataType::Float => Datum::Float(text.parse().expect("a default of the field's type")),
+        DataType::Double => Datum::Double(text.parse().expect("a default of the field's type")),
+        DataType::VarChar => Datum::Text(text.to_owned()),
+        _ => Datum::Int(text.parse().expect("a default of the field's type")),
     }
 }
 
