@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod differences;
+mod estimate;
 pub mod index;
 pub mod key;
 mod names;
@@ -16,7 +17,8 @@ use crate::config::settings::{Encoding, OnMisfit};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
 pub use build::{PlanRefusal, build};
-pub use differences::differences;
+pub use differences::{Difference, differences, everything_different};
+pub use estimate::Estimate;
 pub use index::use_autoindex;
 pub use key::KeyPlan;
 pub use types::SourceType;

@@ -77,6 +77,7 @@ pub(crate) fn column(name: &str, type_name: &str) -> Column {
         data_type,
         not_null: name == "id",
         generated: Generated::No,
+        average_width: None,
         sampled_dimension: None,
     }
 }

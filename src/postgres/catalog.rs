@@ -136,6 +136,8 @@ pub struct Column {
     pub data_type: PgType,
     pub not_null: bool,
     pub generated: Generated,
+    /// Bytes of a value as ANALYZE saw it in the row, out of line only as a pointer; `None` before the first ANALYZE.
+    pub average_width: Option<u32>,
     /// Dimensions of one stored value, for a vector type that declares none; `None` when there is no value or a declaration.
     pub sampled_dimension: Option<u32>,
 }

@@ -11,6 +11,7 @@
 //! mapping          the options of Zilliz's own migration, and those beyond them
 //! matrix           every type, target and policy, on every way and to every server
 //! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
+//! plan             what it shows, and what it finds different
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -36,6 +37,7 @@ mod mapping;
 mod matrix;
 mod milvus_contract;
 mod milvus_servers;
+mod plan;
 mod postgres_source;
 mod quota;
 mod rest;

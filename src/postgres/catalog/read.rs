@@ -208,8 +208,10 @@ WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisvalid ORDER BY x.relnam
 
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
-  a.attnotnull, a.attgenerated::text
-FROM pg_catalog.pg_attribute a
+  a.attnotnull, a.attgenerated::text, (SELECT s.avg_width FROM pg_catalog.pg_stats s
+   WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname ORDER BY s.inherited DESC LIMIT 1)
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE a.attrelid = ANY ($1::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
 /// The types and all that they are made of. An array is what the array subscript handler serves: `typelem` alone
@@ -368,6 +370,7 @@ async fn columns(connection: &Connection, oids: &[Oid]) -> Result<HashMap<Oid, V
                 "s" => Generated::Stored,
                 _ => Generated::Virtual,
             },
+            average_width: get::<Option<i32>>(row, 7)?.and_then(|width| u32::try_from(width).ok()),
             sampled_dimension: None,
         });
     }
