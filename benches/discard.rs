@@ -188,6 +188,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
                     status: ok(),
                     schema: Some(schema),
                     shards_num: message.shards_num,
+                    consistency_level: message.consistency_level,
                     ..Default::default()
                 };
                 lock(&shared.schemas).insert(message.collection_name, description);

@@ -131,6 +131,11 @@ pub enum Event {
         table: TableId,
         reason: String,
     },
+    /// Columns that the table did not have when it was planned, before the first change that has them.
+    NewColumns {
+        table: TableId,
+        columns: Vec<String>,
+    },
     /// `end_lsn` is the first byte after the commit record: the only place inside the stream to start again from.
     Commit {
         end_lsn: Lsn,

@@ -7,7 +7,7 @@
 //! timeline                            u32
 //! checkpoint, sent_limit              u64
 //! clean_stop, intent                  empty, u8
-//! t 0 name                            u8 copied, u32 oid, u32 number of leaves, their u32 oids, collection (text),
+//! t 0 name                            u8 (1: copied, 2: u64 skip_until comes behind the oid), u32 oid, u32 number of leaves, their u32 oids, collection (text),
 //!                                     then, if it was written: 0, row filter (empty: none), and 0, name for each column of the key
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
@@ -19,7 +19,7 @@
 //! (sled would put it into a file of its own).
 
 use super::BlockRange;
-use crate::change::Oid;
+use crate::change::{Lsn, Oid};
 
 pub(super) const FORMAT: u32 = 1;
 
@@ -66,12 +66,17 @@ pub(super) struct TableRecord {
     pub collection: String,
     pub row_filter: Option<String>,
     pub key: Vec<String>,
+    pub skip_until: Lsn,
 }
 
 impl TableRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.copied)];
+        let skips = self.skip_until > Lsn::ZERO;
+        let mut bytes = vec![u8::from(self.copied) | u8::from(skips) << 1];
         bytes.extend(self.oid.to_be_bytes());
+        if skips {
+            bytes.extend(self.skip_until.0.to_be_bytes());
+        }
         bytes.extend((self.leaves.len() as u32).to_be_bytes());
         bytes.extend(self.leaves.iter().flat_map(|leaf| leaf.to_be_bytes()));
         bytes.extend(self.collection.as_bytes());
@@ -84,8 +89,13 @@ impl TableRecord {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<TableRecord> {
-        let (&copied, rest) = bytes.split_first()?;
-        let (oid, rest) = take_u32(rest)?;
+        let (&flags, rest) = bytes.split_first()?;
+        let (oid, mut rest) = take_u32(rest)?;
+        let mut skip_until = Lsn::ZERO;
+        if flags & 2 != 0 {
+            let (number, after) = rest.split_at_checked(8)?;
+            (skip_until, rest) = (Lsn(decode_u64(number)?), after);
+        }
         let (count, mut rest) = take_u32(rest)?;
         let mut leaves = Vec::new();
         for _ in 0..count {
@@ -97,7 +107,8 @@ impl TableRecord {
         let collection = texts.next()?;
         let row_filter = texts.next().filter(|filter| !filter.is_empty());
         let key = texts.collect();
-        (copied <= 1).then_some(TableRecord { oid, copied: copied == 1, leaves, collection, row_filter, key })
+        let copied = flags & 1 == 1;
+        (flags <= 3).then_some(TableRecord { oid, copied, leaves, collection, row_filter, key, skip_until })
     }
 }
 

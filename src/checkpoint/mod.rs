@@ -91,6 +91,8 @@ pub struct TableState {
     pub key: Vec<String>,
     /// Every chunk is at the target.
     pub copied: bool,
+    /// The copy was begun anew there: it shows the effects of every transaction whose commit record does not start behind it.
+    pub skip_until: Lsn,
     /// In the order they were given.
     pub leaves: Vec<LeafState>,
 }

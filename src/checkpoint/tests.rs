@@ -28,6 +28,7 @@ fn table(leaves: Vec<LeafState>) -> TableState {
         row_filter: Some("(n > 1)".into()),
         key: vec!["tenant".into(), "id".into()],
         copied: false,
+        skip_until: Lsn(9),
         leaves,
     }
 }

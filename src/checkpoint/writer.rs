@@ -48,6 +48,7 @@ struct TableInfo {
     key: Vec<String>,
     leaves: Vec<Oid>,
     copied: bool,
+    skip_until: Lsn,
 }
 
 impl Writer {
@@ -206,9 +207,9 @@ impl Writer {
             }
             Operation::PutTable { name, table } => {
                 self.remove_table(&name, known, writes)?;
-                let TableState { oid, collection, row_filter, key, copied, leaves } = table;
+                let TableState { oid, collection, row_filter, key, copied, skip_until, leaves } = table;
                 let oids = leaves.iter().map(|leaf| leaf.oid).collect();
-                let info = TableInfo { oid, collection, row_filter, key, copied, leaves: oids };
+                let info = TableInfo { oid, collection, row_filter, key, copied, skip_until, leaves: oids };
                 known.tables.insert(name.clone(), (info, BTreeMap::new()));
                 for leaf in leaves {
                     put_leaf(&name, leaf, known, writes)?;
@@ -335,8 +336,8 @@ impl Writer {
             let name = name.ok_or_else(|| damaged("a table's name"))?;
             let record = TableRecord::decode(&value).ok_or_else(|| damaged("a table's record"))?;
             let leaves = record.leaves.iter().map(|&leaf| self.read_leaf(name, leaf)).collect::<Result<_, _>>()?;
-            let TableRecord { oid, copied, collection, row_filter, key, .. } = record;
-            tables.insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, leaves });
+            let TableRecord { oid, copied, collection, row_filter, key, skip_until, .. } = record;
+            tables.insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, skip_until, leaves });
         }
         Ok(Saved { source, intent, clean_stop, tables })
     }
@@ -366,8 +367,8 @@ impl Writer {
 
 fn put_table_record(name: &str, known: &Known, writes: &mut Writes) {
     let Some((info, _)) = known.tables.get(name) else { return };
-    let TableInfo { oid, copied, leaves, collection, row_filter, key } = info.clone();
-    let record = TableRecord { oid, copied, leaves, collection, row_filter, key };
+    let TableInfo { oid, copied, leaves, collection, row_filter, key, skip_until } = info.clone();
+    let record = TableRecord { oid, copied, leaves, collection, row_filter, key, skip_until };
     writes.put(codec::table_key(name), record.encode());
 }
 
@@ -415,9 +416,9 @@ impl Known {
         let tables = saved.tables.iter().map(|(name, table)| {
             let counts = table.leaves.iter().map(|leaf| (leaf.oid, leaf.ranges.len() as u32)).collect();
             let leaves = table.leaves.iter().map(|leaf| leaf.oid).collect();
-            let TableState { oid, copied, .. } = *table;
+            let TableState { oid, copied, skip_until, .. } = *table;
             let (collection, row_filter, key) = (table.collection.clone(), table.row_filter.clone(), table.key.clone());
-            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied }, counts))
+            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, skip_until }, counts))
         });
         Known { source: saved.source, tables: tables.collect() }
     }

@@ -78,7 +78,7 @@ pub(super) fn exit(error: &RunError) -> Exit {
         }
         RunError::TargetUnreachable(_) if error.is_transient() => Exit::Temporary,
         RunError::TargetUnreachable(_) | RunError::Collection(_) | RunError::Target(_) => Exit::Target,
-        RunError::Recreated { .. } | RunError::State(_) => Exit::State,
+        RunError::State(_) => Exit::State,
     }
 }
 

@@ -449,6 +449,15 @@ impl Resolver<'_> {
         let removed = self.word(&table.partition_removed, "table.partition_removed", &removed);
         let metric = table.metric.and_then(|metric| self.metric(&metric, "table.metric"));
         let on_misfit = self.on_misfit(&table.on_misfit, "table.on_misfit");
+        let words = [
+            ("ignore", OnAddColumn::Ignore),
+            ("add", OnAddColumn::Add),
+            ("dynamic", OnAddColumn::Dynamic),
+            ("stop", OnAddColumn::Stop),
+        ];
+        let on_add_column = self.word(&table.on_add_column, "table.on_add_column", &words);
+        let words = [("stop", OnSchemaChange::Stop), ("resync", OnSchemaChange::Resync)];
+        let on_schema_change = self.word(&table.on_schema_change, "table.on_schema_change", &words);
         let levels = ["Strong", "Session", "Bounded", "Eventually"].map(|level| (level, level));
         let level = table.consistency_level.and_then(|level| self.word(&level, "table.consistency_level", &levels));
         if let Some(partitions) = table.num_partitions.as_ref().filter(|_| table.partition_key.is_none()) {
@@ -478,6 +487,8 @@ impl Resolver<'_> {
             scalar_indexes: table.scalar_indexes,
             placeholder_vector: table.placeholder_vector,
             on_misfit: on_misfit.unwrap_or_default(),
+            on_add_column: on_add_column.unwrap_or_default(),
+            on_schema_change: on_schema_change.unwrap_or_default(),
             num_shards,
             partition_key: table.partition_key,
             num_partitions,

@@ -226,6 +226,30 @@ impl OnMisfit {
     }
 }
 
+/// What happens when a table gets a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAddColumn {
+    /// It is not followed.
+    #[default]
+    Ignore,
+    /// The collection gets a field for it.
+    Add,
+    /// It becomes a member of the dynamic field.
+    Dynamic,
+    /// The table stops.
+    Stop,
+}
+
+/// What happens when a table changes so that its collection no longer fits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSchemaChange {
+    /// The table stops.
+    #[default]
+    Stop,
+    /// The collection is dropped, made anew and copied into again.
+    Resync,
+}
+
 /// Another text than PostgreSQL's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -280,6 +304,8 @@ pub struct TableSettings {
     pub placeholder_vector: bool,
     /// For fields that do not say.
     pub on_misfit: OnMisfit,
+    pub on_add_column: OnAddColumn,
+    pub on_schema_change: OnSchemaChange,
     pub num_shards: Option<u32>,
     /// Column whose field is the partition key.
     pub partition_key: Option<String>,

@@ -233,6 +233,14 @@ pub struct Table {
     /// out, and an entity of its key deleted. Default error.
     #[serde(default = "default_on_misfit")]
     pub on_misfit: Spanned<String>,
+    /// A column that the table gets later. `ignore`: it is not followed. `add`: the collection gets a field for it (Milvus 2.6 and
+    /// newer). `dynamic`: it becomes a member of the dynamic field. `stop`: the table stops. Default ignore.
+    #[serde(default = "default_on_add_column")]
+    pub on_add_column: Spanned<String>,
+    /// Any other change after which the collection no longer fits. `stop`: the table stops. `resync`: the collection is dropped,
+    /// made anew and copied into again. Default stop.
+    #[serde(default = "default_on_schema_change")]
+    pub on_schema_change: Spanned<String>,
     /// Shards of a collection that is to be created, 1 to 64. Default: the server's.
     pub num_shards: Option<Spanned<u32>>,
     /// Column whose field is the partition key: an integer (as INT64) or a text (as VARCHAR), never NULL, not the whole primary
@@ -426,6 +434,14 @@ fn default_on_misfit() -> Spanned<String> {
     unplaced("error".into())
 }
 
+fn default_on_add_column() -> Spanned<String> {
+    unplaced("ignore".into())
+}
+
+fn default_on_schema_change() -> Spanned<String> {
+    unplaced("stop".into())
+}
+
 impl Default for State {
     fn default() -> State {
         State { path: default_state_path() }
@@ -537,6 +553,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "scalar_indexes",
             "placeholder_vector",
             "on_misfit",
+            "on_add_column",
+            "on_schema_change",
             "num_shards",
             "partition_key",
             "num_partitions",

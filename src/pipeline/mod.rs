@@ -18,6 +18,7 @@ mod collections;
 mod copying;
 mod crash;
 pub mod encode;
+mod evolve;
 mod fetching;
 mod keyed;
 mod pace;
@@ -92,6 +93,8 @@ struct Process {
     source: Option<SavedSource>,
     intent: Option<SlotIntent>,
     tables: BTreeMap<String, TableState>,
+    noticed: evolve::Noticed,
+    unfit: evolve::Unfit,
     quiet_until: u64,
 }
 
@@ -124,10 +127,6 @@ pub enum RunError {
         "the slot {slot:?} does not exist and `source.create` is false: set it to true for the first start, so that walvec knows where its slot begins"
     )]
     NoSlot { slot: String },
-    #[error(
-        "table {table} was dropped and created again: its old rows are still in collection {collection:?}. Drop the collection and the state directory's entry by starting with an empty state and a new slot"
-    )]
-    Recreated { table: String, collection: String },
     #[error(
         "table {table} was copied to collection {before:?}, the configuration now says {now:?}: set it back, or start with an empty state and a new slot"
     )]
@@ -178,7 +177,6 @@ impl RunError {
             | RunError::NoSuchTable { .. }
             | RunError::NoTables
             | RunError::NoSlot { .. }
-            | RunError::Recreated { .. }
             | RunError::CollectionChanged { .. }
             | RunError::FilterChanged { .. }
             | RunError::KeyChanged { .. }
@@ -246,6 +244,8 @@ pub async fn run(
         source: saved.source,
         intent: saved.intent,
         tables: saved.tables,
+        noticed: evolve::Noticed::new(),
+        unfit: evolve::Unfit::new(),
         quiet_until,
     };
     let ended = run_sessions(&mut process, &mut stop).await;
@@ -342,6 +342,12 @@ async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -
                 }
                 for (table, state) in kept.tables {
                     process.tables.insert(plan.table(table).qualified_name(), state);
+                }
+                if let Some((table, reason)) = kept.unfit {
+                    process.unfit.insert(plan.table(table).qualified_name(), reason);
+                }
+                for (table, columns) in kept.noticed {
+                    process.noticed.entry(plan.table(table).qualified_name()).or_default().extend(columns);
                 }
                 process.quiet_until = process.quiet_until.max(kept.quiet_until);
                 tokio::select! {

@@ -559,6 +559,8 @@ mod tests {
         };
         let plan = TablePlan {
             placeholder: None,
+            on_add_column: Default::default(),
+            on_schema_change: Default::default(),
             id: TableId(0),
             oid: 1,
             schema: "public".to_owned(),

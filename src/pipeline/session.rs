@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
+use crate::config::settings::{OnAddColumn, OnSchemaChange};
 use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, Visibility};
 use crate::metrics::TablePhase;
 use crate::mutation::Refusal;
@@ -56,6 +57,10 @@ pub(super) struct Kept {
     pub(super) checkpoint: Lsn,
     pub(super) sent_limit: Lsn,
     pub(super) tables: BTreeMap<TableId, TableState>,
+    /// Columns that came, for which it ended.
+    pub(super) noticed: Vec<(TableId, Vec<String>)>,
+    /// The table that it could not follow any further, and why: its collection is to be made anew.
+    pub(super) unfit: Option<(TableId, String)>,
     /// Nothing may be sent before: an attempt without an answer may land until then (S).
     pub(super) quiet_until: u64,
 }
@@ -104,6 +109,10 @@ pub(super) struct Session {
     /// Readers and watchers: they end with the session.
     _helpers: JoinSet<()>,
     stopping: Option<u64>,
+    /// A table changed, and start-up has to deal with it: the session ends.
+    changed: Option<String>,
+    noticed: Vec<(TableId, Vec<String>)>,
+    unfit: Option<(TableId, String)>,
 }
 
 /// What a session starts from.
@@ -181,6 +190,9 @@ impl Session {
             awaits_horizon: true,
             _helpers: helpers,
             stopping: None,
+            changed: None,
+            noticed: Vec::new(),
+            unfit: None,
             context,
         }
     }
@@ -199,6 +211,9 @@ impl Session {
         loop {
             self.engine.advance(self.context.clock.now());
             self.feed();
+            if let Some(what) = self.changed.take() {
+                return self.lose(PostgresError::ShapeChanged { what }).await;
+            }
             self.open_chunks();
             self.carry_out_effects();
             self.write_checkpoint(false);
@@ -262,6 +277,9 @@ impl Session {
         while self.may_feed() {
             let Some(event) = self.backlog.pop_front() else { return };
             self.feed_event(event);
+            if self.changed.is_some() {
+                return; // nothing behind it is for this session
+            }
             // A chunk waits for a commit boundary, and a busy stream has few moments between two events.
             if self.engine.at_boundary() {
                 self.open_chunks();
@@ -281,7 +299,14 @@ impl Session {
                 Err(refusal) => self.engine.stop_table(table, format!("a row cannot have a key: {refusal}")),
             },
             Event::Truncate { tables } => self.engine.truncate(&tables),
-            Event::Unfit { table, reason } => self.engine.stop_table(table, reason),
+            Event::Unfit { table, reason } => match self.context.plan.table(table).on_schema_change {
+                OnSchemaChange::Stop => self.engine.stop_table(table, reason),
+                OnSchemaChange::Resync => {
+                    self.changed = Some(reason.clone());
+                    self.unfit = Some((table, reason));
+                }
+            },
+            Event::NewColumns { table, columns } => self.new_columns(table, columns),
             Event::Commit { end_lsn } => {
                 metrics.lag.commit(end_lsn);
                 self.engine.commit(end_lsn);
@@ -292,6 +317,23 @@ impl Session {
                 self.engine.keepalive(wal_end);
             }
             Event::Message { .. } => {} // its commit is what it was sent for
+        }
+    }
+
+    fn new_columns(&mut self, table: TableId, columns: Vec<String>) {
+        let (name, names) = (self.name(table), columns.join(", "));
+        match self.context.plan.table(table).on_add_column {
+            OnAddColumn::Ignore => {
+                tracing::warn!(table = %name, columns = %names, "columns are new and not followed: `on_add_column` says what happens to them");
+            }
+            OnAddColumn::Stop => {
+                let reason = format!("columns {names} are new, and `on_add_column = \"stop\"`");
+                self.engine.stop_table(table, reason);
+            }
+            OnAddColumn::Add | OnAddColumn::Dynamic => {
+                self.changed = Some(format!("columns {names} of {name} are new"));
+                self.noticed.push((table, columns));
+            }
         }
     }
 
@@ -708,6 +750,8 @@ impl Session {
             checkpoint: self.checkpoint,
             sent_limit: self.engine.sent_limit(),
             tables: self.tables,
+            noticed: self.noticed,
+            unfit: self.unfit,
             quiet_until,
         };
         Ok(Ended::Lost { error, kept })

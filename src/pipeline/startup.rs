@@ -21,6 +21,7 @@ use crate::postgres::{self, Connection, PostgresError, StreamFormat};
 use super::catalog::{self, Catalog};
 use super::clock::Backoff;
 use super::encode::Encoder;
+use super::evolve::{self, Step, Steps};
 use super::requests::{Collection, Target};
 use super::session::Begin;
 use super::source_watch::Shape;
@@ -34,22 +35,28 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let settings = Arc::clone(&process.settings);
     let sql = postgres::connect(&settings.source, "catalog").await?;
     check_source(process, &sql).await?;
+    // Before the catalog: what committed up to here, the plan has seen.
+    let planned_at = postgres::catalog::read_flush_lsn(&sql).await?;
     let mut catalog = catalog::read_tables(&settings, &sql).await?;
     let server = process.milvus.server_info().await.map_err(RunError::TargetUnreachable)?;
     process.status.send_modify(|status| status.target.version = server.version.clone());
-    make_plan(&settings, &catalog, &server)?; // whatever it refuses is told before anything is made
+    let steps = evolve::steps(process, &mut catalog, &server).await?;
+    evolve::make_plan(process, &catalog, &server, &steps)?; // whatever it refuses is told before anything is made
     for (table, _) in &catalog {
         // Added again it would be published from then on: what happened in between would be missing for good.
         let name = table.qualified_name();
-        if process.tables.contains_key(&name) && !table.published.exists {
+        let is_over = matches!(steps.get(&name), Some(Step::Stop(_) | Step::Resync(_)));
+        if process.tables.contains_key(&name) && !table.published.exists && !is_over {
             return Err(RunError::LeftPublication { table: name, publication: settings.source.publication.clone() });
         }
     }
-    let wanted = catalog::wanted(&catalog, sql.version_num());
+    let stops = |table: &postgres::catalog::Table| matches!(steps.get(&table.qualified_name()), Some(Step::Stop(_)));
+    let followed: Catalog = catalog.iter().filter(|(table, _)| !stops(table)).cloned().collect();
+    let wanted = catalog::wanted(&followed, sql.version_num());
     postgres::publication::ensure_publication(&sql, &settings.source, &wanted).await?;
     // From what is there now: conditions as PostgreSQL prints them.
     catalog::describe(&settings.source, &sql, &mut catalog).await?;
-    let plan = Arc::new(make_plan(&settings, &catalog, &server)?);
+    let plan = Arc::new(evolve::make_plan(process, &catalog, &server, &steps)?);
     let keeps: Vec<bool> = catalog.iter().map(|(_, settings)| settings.keep_removed_partitions).collect();
     let tables: Vec<postgres::catalog::Table> = catalog.into_iter().map(|(table, _)| table).collect();
 
@@ -64,18 +71,29 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let session = pass_gate(process, format).await?;
 
     for table in &plan.tables {
-        let known = process.tables.contains_key(&table.qualified_name());
+        let name = table.qualified_name();
+        if let Some(step) = steps.get(&name) {
+            evolve::carry_out(process, &name, step, planned_at).await?;
+        }
+        if let Some(Step::Stop(_)) = steps.get(&name) {
+            continue;
+        }
+        let known = process.tables.contains_key(&name);
         collections::prepare(process.milvus.as_ref(), table, known).await?;
     }
-    let (states, stopped) = plan_copy(process, &plan, &tables, &keeps, &sql).await?;
+    let (states, stopped) = plan_copy(process, &plan, &tables, &keeps, (&steps, planned_at), &sql).await?;
+    process.noticed.clear();
+    process.unfit.clear();
     process.store.start_sending().await?;
 
     let source = process.source.expect("the gate leaves a source");
     // Opened before the stream, so before any snapshot that it will speak for (W).
     let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;
-    let stream =
-        session.start(plan.tables.iter().zip(&tables).map(|(plan, table)| tracked(plan, table)).collect()).await?;
+    let followed = plan.tables.iter().zip(&tables).filter(|(_, table)| !stops(table));
+    let stream = session
+        .start(followed.map(|(plan, table)| tracked(plan, table, states.get(&plan.id))).collect(), planned_at)
+        .await?;
     hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
     let visible_from = flush_probe.current_xid().await?;
     let server_lsn = flush_probe.insert_lsn().await?;
@@ -257,6 +275,7 @@ async fn plan_copy(
     plan: &Plan,
     tables: &[postgres::catalog::Table],
     keeps_removed: &[bool],
+    (steps, planned_at): (&Steps, Lsn),
     sql: &Connection,
 ) -> Result<(BTreeMap<TableId, TableState>, Vec<(TableId, String)>), RunError> {
     let mut states = BTreeMap::new();
@@ -265,6 +284,11 @@ async fn plan_copy(
         let name = table.qualified_name();
         let key: Vec<String> = table.key.columns().iter().map(|&at| table.columns[at].name.clone()).collect();
         let saved = process.tables.get(&name);
+        if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved) {
+            stopped.push((table.id, reason.clone()));
+            states.insert(table.id, saved.clone());
+            continue;
+        }
         if let Some(saved) = saved {
             compare(saved, table, &key)?;
         }
@@ -306,6 +330,10 @@ async fn plan_copy(
             row_filter: table.row_filter.clone(),
             key,
             copied: was_copied && added == 0,
+            skip_until: match steps.get(&name) {
+                Some(Step::Resync(_)) => planned_at,
+                _ => saved.map_or(Lsn::ZERO, |saved| saved.skip_until),
+            },
             leaves,
         };
         if saved != Some(&state) {
@@ -320,9 +348,6 @@ async fn plan_copy(
 /// Is the table still the one that the state is about?
 fn compare(saved: &TableState, table: &TablePlan, key: &[String]) -> Result<(), RunError> {
     let name = table.qualified_name();
-    if saved.oid != table.oid {
-        return Err(RunError::Recreated { table: name, collection: saved.collection.clone() });
-    }
     if saved.collection != table.collection.name {
         let (before, now) = (saved.collection.clone(), table.collection.name.clone());
         return Err(RunError::CollectionChanged { table: name, before, now });
@@ -367,7 +392,11 @@ pub(super) async fn plan_leaf_until_it_works(context: &Context, leaf: Oid) -> Le
     }
 }
 
-fn tracked(plan: &TablePlan, table: &postgres::catalog::Table) -> postgres::relation::TrackedTable {
+fn tracked(
+    plan: &TablePlan,
+    table: &postgres::catalog::Table,
+    state: Option<&TableState>,
+) -> postgres::relation::TrackedTable {
     let full = |identity: &postgres::catalog::ReplicaIdentity| *identity == postgres::catalog::ReplicaIdentity::Full;
     postgres::relation::TrackedTable {
         id: plan.id,
@@ -384,6 +413,14 @@ fn tracked(plan: &TablePlan, table: &postgres::catalog::Table) -> postgres::rela
                 reread: column.reread,
             })
             .collect(),
+        others: table
+            .columns
+            .iter()
+            .map(|column| &column.name)
+            .filter(|name| !plan.columns.iter().any(|column| column.name == **name))
+            .cloned()
+            .collect(),
+        skip_until: state.map_or(Lsn::ZERO, |state| state.skip_until),
         key: plan.key.columns().to_vec(),
         leaves: table
             .leaves

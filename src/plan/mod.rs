@@ -6,6 +6,7 @@
 pub mod build;
 pub mod differences;
 mod estimate;
+pub mod evolve;
 pub mod index;
 pub mod key;
 mod names;
@@ -13,7 +14,7 @@ mod rows;
 pub mod types;
 
 use crate::change::{Oid, TableId};
-use crate::config::settings::{Encoding, OnMisfit};
+use crate::config::settings::{Encoding, OnAddColumn, OnMisfit, OnSchemaChange};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
 pub use build::{PlanRefusal, build};
@@ -63,6 +64,8 @@ pub struct TablePlan {
     pub indexes: Vec<IndexPlan>,
     /// Index into `collection.fields` of a vector that is the same in every entity (`build::PLACEHOLDER`).
     pub placeholder: Option<usize>,
+    pub on_add_column: OnAddColumn,
+    pub on_schema_change: OnSchemaChange,
     /// What the reader of `walvec plan` should know.
     pub remarks: Vec<String>,
 }

@@ -37,6 +37,8 @@ pub(crate) fn settings() -> TableSettings {
         scalar_indexes: false,
         placeholder_vector: false,
         on_misfit: OnMisfit::Error,
+        on_add_column: Default::default(),
+        on_schema_change: Default::default(),
         num_shards: None,
         partition_key: None,
         num_partitions: None,
@@ -77,6 +79,7 @@ pub(crate) fn column(name: &str, type_name: &str) -> Column {
         data_type,
         not_null: name == "id",
         generated: Generated::No,
+        has_default: false,
         average_width: None,
         sampled_dimension: None,
     }

@@ -11,7 +11,7 @@ mod read;
 mod sample;
 
 pub use facts::{ServerFacts, read_facts, read_synchronous_standby_names, waits_for};
-pub use read::{matches_pattern, read_leaf_oids, read_tables};
+pub use read::{matches_pattern, read_flush_lsn, read_leaf_oids, read_tables};
 
 use crate::change::Oid;
 
@@ -136,6 +136,8 @@ pub struct Column {
     pub data_type: PgType,
     pub not_null: bool,
     pub generated: Generated,
+    /// Rows that were there before the column may have another value than NULL in it without an UPDATE.
+    pub has_default: bool,
     /// Bytes of a value as ANALYZE saw it in the row, out of line only as a pointer; `None` before the first ANALYZE.
     pub average_width: Option<u32>,
     /// Dimensions of one stored value, for a vector type that declares none; `None` when there is no value or a declaration.

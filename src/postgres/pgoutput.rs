@@ -58,6 +58,18 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The relation that a row changed in.
+    pub fn changed_relation(&self) -> Option<Oid> {
+        match self {
+            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                Some(*relation)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A relation as it was when the changes after this message were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {

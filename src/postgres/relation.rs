@@ -9,7 +9,9 @@
 //!
 //! Holds: values go by column name, never by place, so a column that is added, dropped or moved cannot put a value into
 //! another field. A relation that no longer fits makes its table `Unfit`, for the rest of the session: nothing of it is
-//! decoded any more. The key columns of every row are known. `OldRow::Full` is only said when the relation whose row
+//! decoded any more. One that is older than the plan is no misfit: what it lacks, or has as another type, is read from the
+//! table, as what is out of line is. Older is what committed before the catalog was read (`planned_at` was taken before it):
+//! every ALTER that such a transaction saw, the plan saw as well. Columns that nobody knew are told with the first change. The key columns of every row are known. `OldRow::Full` is only said when the relation whose row
 //! changed is REPLICA IDENTITY FULL: through a partitioned root the tag of an old tuple follows the root, its contents
 //! follow the leaf (tried on 15 to 18), so there it takes root and every leaf.
 //!
@@ -17,8 +19,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::pgoutput::{Message, OldTuple, Relation, Tuple};
-use crate::change::{Change, Event, Oid, OldRow, Row, TableId, Value};
+use super::pgoutput::{Message, OldTuple, Relation, RelationColumn, Tuple};
+use crate::change::{Change, Event, Lsn, Oid, OldRow, Row, TableId, Value};
 
 /// What the stream must know of a table of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub struct TrackedTable {
     pub name: String,
     /// In the order of a `Row`.
     pub columns: Vec<TrackedColumn>,
+    /// Columns that the table had when it was planned and that are not followed: no news when they come.
+    pub others: Vec<String>,
+    /// The copy was begun anew there (`TableState::skip_until`): changes of transactions up to it are in it, whatever their shape.
+    pub skip_until: Lsn,
     /// Indexes into `columns` of the key's columns.
     pub key: Vec<usize>,
     /// Leaf partitions; empty, or itself, for an ordinary table.
@@ -70,6 +76,12 @@ pub struct Relations {
     stranger_not_full: bool,
     known: HashMap<Oid, Known>,
     unfit: HashSet<TableId>,
+    /// Position of the source when the catalog was read.
+    planned_at: Lsn,
+    /// Where the commit of the open transaction is.
+    final_lsn: Lsn,
+    /// Columns that came since, of relations whose first change is still to come.
+    news: HashMap<Oid, Vec<String>>,
 }
 
 enum Known {
@@ -87,7 +99,8 @@ struct Projection {
 }
 
 impl Relations {
-    pub fn new(tables: Vec<TrackedTable>) -> Relations {
+    /// `planned_at`: a position of the source from before its catalog was read.
+    pub fn new(tables: Vec<TrackedTable>, planned_at: Lsn) -> Relations {
         let mut by_oid = HashMap::new();
         let mut not_full = Vec::new();
         for (index, table) in tables.iter().enumerate() {
@@ -97,7 +110,29 @@ impl Relations {
                 table.leaves.iter().filter(|leaf| leaf.oid != table.oid && !leaf.full).map(|leaf| leaf.oid).collect(),
             );
         }
-        Relations { tables, by_oid, not_full, stranger_not_full: false, known: HashMap::new(), unfit: HashSet::new() }
+        Relations {
+            tables,
+            by_oid,
+            not_full,
+            stranger_not_full: false,
+            known: HashMap::new(),
+            unfit: HashSet::new(),
+            planned_at,
+            final_lsn: Lsn(u64::MAX), // before the first transaction nothing is older
+            news: HashMap::new(),
+        }
+    }
+
+    /// A transaction begins whose commit is there.
+    pub fn begin(&mut self, final_lsn: Lsn) {
+        self.final_lsn = final_lsn;
+    }
+
+    /// Columns that came with this relation, told once.
+    pub fn take_news(&mut self, relation: Oid) -> Option<(TableId, Vec<String>)> {
+        let columns = self.news.remove(&relation)?;
+        let table = self.tables.get(*self.by_oid.get(&relation)?)?;
+        (!self.unfit.contains(&table.id)).then_some((table.id, columns))
     }
 
     /// The event of one message; `None` for what is of no concern: other tables, types, origins, foreign messages.
@@ -179,7 +214,19 @@ impl Relations {
                 not_full.insert(relation.oid);
             }
         }
-        let fit = project(table, relation);
+        let is_older = self.final_lsn <= self.planned_at;
+        let fit = project(table, relation, is_older);
+        let is_new = |name: &&str| {
+            !table.columns.iter().any(|column| column.name == **name)
+                && !table.others.iter().any(|other| other == *name)
+        };
+        let new: Vec<String> =
+            relation.columns.iter().map(|column| column.name.as_str()).filter(is_new).map(str::to_owned).collect();
+        if !is_older && fit.is_ok() && !new.is_empty() {
+            self.news.insert(relation.oid, new);
+        } else {
+            self.news.remove(&relation.oid);
+        }
         self.known.insert(relation.oid, Known::Tracked { table: index, fit });
     }
 
@@ -206,7 +253,7 @@ impl Relations {
         let Known::Tracked { table: index, fit } = known else { return Ok(None) };
         let Some(table) = self.tables.get(*index) else { return Ok(None) };
         let id = table.id;
-        if self.unfit.contains(&id) {
+        if self.unfit.contains(&id) || self.final_lsn <= table.skip_until {
             return Ok(None);
         }
         let change = match fit {
@@ -233,7 +280,7 @@ impl Relations {
             let Some(table) = self.by_oid.get(oid).and_then(|&index| self.tables.get(index)) else { continue };
             let whole = oids.contains(&table.oid)
                 || (!table.leaves.is_empty() && table.leaves.iter().all(|leaf| oids.contains(&leaf.oid)));
-            if self.unfit.contains(&table.id) {
+            if self.unfit.contains(&table.id) || self.final_lsn <= table.skip_until {
                 continue;
             }
             if !whole {
@@ -295,7 +342,7 @@ fn known_key(table: &TrackedTable, row: &Row) -> Result<(), String> {
 }
 
 /// Finds every column of the plan in the relation, or says in one sentence what differs.
-fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, String> {
+fn project(table: &TrackedTable, relation: &Relation, is_older: bool) -> Result<Projection, String> {
     let what = format!("{}.{}", relation.schema, relation.name);
     if relation.replica_identity == b'n' {
         return Err(format!("{what} has REPLICA IDENTITY NOTHING now: its UPDATEs and DELETEs would be lost"));
@@ -307,6 +354,12 @@ fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, Stri
             continue;
         }
         let found = relation.columns.iter().enumerate().find(|(_, candidate)| candidate.name == column.name);
+        let is_key = table.key.contains(&i);
+        let same = |found: &RelationColumn| (found.type_oid, found.typmod) == (column.type_oid, column.typmod);
+        if is_older && !is_key && !found.is_some_and(|(_, found)| same(found)) {
+            places.push(None);
+            continue;
+        }
         let Some((place, found)) = found else {
             return Err(format!(
                 "column {:?} of {what} was dropped, renamed or left out of the publication",
@@ -322,17 +375,27 @@ fn project(table: &TrackedTable, relation: &Relation) -> Result<Projection, Stri
                 column.name, found.typmod, column.typmod
             ));
         }
-        if table.key.contains(&i) && !found.in_identity {
+        if is_key && !found.in_identity {
             return Err(format!("the replica identity of {what} no longer covers the key column {:?}", column.name));
         }
         places.push(Some(place));
+    }
+    // Keys are unique by the identity: with another one, two rows may share what we take for the key.
+    let beyond = relation.columns.iter().filter(|found| {
+        found.in_identity && !table.key.iter().any(|&i| table.columns.get(i).is_some_and(|key| key.name == found.name))
+    });
+    let beyond: Vec<&str> = beyond.map(|found| found.name.as_str()).collect();
+    if !is_older && relation.replica_identity != b'f' && !beyond.is_empty() {
+        return Err(format!(
+            "the primary key or replica identity of {what} has columns more now: {}",
+            beyond.join(", ")
+        ));
     }
     Ok(Projection { places: places.into(), width: relation.columns.len(), full: relation.replica_identity == b'f' })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::pgoutput::RelationColumn;
     use super::*;
 
     const ROOT: Oid = 100;
@@ -357,6 +420,8 @@ mod tests {
             schema: "public".to_owned(),
             name: "docs".to_owned(),
             columns: vec![column("embedding", 9000, 3), column("id", 20, -1), column("title", 25, -1)],
+            others: vec!["note".to_owned()],
+            skip_until: Lsn::ZERO,
             key: vec![1],
             leaves: leaves.iter().map(|&(oid, full)| TrackedLeaf { oid, full }).collect(),
         }
@@ -400,7 +465,7 @@ mod tests {
 
     #[test]
     fn values_go_by_name_into_the_plans_order() {
-        let mut relations = Relations::new(vec![docs(&[])]);
+        let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
         assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
         let new = tuple([text("1"), text("note"), text("t"), text("[1,2,3]")]);
         assert_eq!(
@@ -435,7 +500,7 @@ mod tests {
             (b'n', vec![id, title, embedding], "REPLICA IDENTITY NOTHING"),
         ];
         for (identity, columns, sentence) in cases {
-            let mut relations = Relations::new(vec![docs(&[])]);
+            let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
             let width = columns.len();
             let insert = || {
                 let new = Tuple::from_iter(std::iter::repeat_n(text("1"), width));
@@ -449,6 +514,52 @@ mod tests {
             assert_eq!(relations.event(insert()), Ok(None), "told twice");
             assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
             assert_eq!(relations.event(Message::Truncate { relations: vec![ROOT] }), Ok(None));
+        }
+    }
+
+    #[test]
+    fn an_older_shape_is_read_from_the_table_and_a_newer_one_is_news() {
+        let at = Lsn(100);
+        let insert = |width: usize| Message::Insert {
+            relation: ROOT,
+            new: Tuple::from_iter((0..width).map(|i| text(["1", "t", "x"][i]))),
+        };
+        let old = [column("id", true, 20, -1), column("title", false, 23, -1), column("gone", false, 25, -1)];
+        let mut relations = Relations::new(vec![docs(&[])], at);
+        // Committed before the catalog was read: without an embedding, and with a title of another type.
+        relations.begin(at);
+        assert_eq!(relations.event(relation(ROOT, b'd', &old)), Ok(None));
+        let expected = Change::Insert { new: row([Value::UnchangedToast, text("1"), Value::UnchangedToast]) };
+        assert_eq!(changed(&mut relations, insert(3)), expected);
+        assert_eq!(relations.take_news(ROOT), None);
+        // The same behind it: the table is another one now.
+        let mut relations = Relations::new(vec![docs(&[])], at);
+        relations.begin(Lsn(101));
+        assert_eq!(relations.event(relation(ROOT, b'd', &old)), Ok(None));
+        assert!(matches!(relations.event(insert(3)), Ok(Some(Event::Unfit { .. }))));
+        // A column more: told once. `note` was there when the table was planned.
+        let grown = [
+            column("id", true, 20, -1),
+            column("note", false, 25, -1),
+            column("title", false, 25, -1),
+            column("embedding", false, 9000, 3),
+            column("more", false, 16, -1),
+        ];
+        let mut relations = Relations::new(vec![docs(&[])], at);
+        relations.begin(Lsn(101));
+        assert_eq!(relations.event(relation(ROOT, b'd', &grown)), Ok(None));
+        assert_eq!(relations.take_news(ROOT), Some((DOCS, vec!["more".to_owned()])));
+        assert_eq!(relations.take_news(ROOT), None);
+        // A key of more columns.
+        let mut keyed = grown.to_vec();
+        keyed[1].in_identity = true;
+        assert_eq!(relations.event(relation(ROOT, b'd', &keyed)), Ok(None));
+        let new = Tuple::from_iter(std::iter::repeat_n(text("1"), 5));
+        match relations.event(Message::Insert { relation: ROOT, new }) {
+            Ok(Some(Event::Unfit { reason, .. })) => {
+                assert!(reason.ends_with("has columns more now: note"), "{reason}")
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -478,7 +589,7 @@ mod tests {
             (&[(a, true), (b, true)], &[(ROOT, b'f'), (103, b'd')], false),
         ];
         for (leaves, described, is_complete) in cases {
-            let mut relations = Relations::new(vec![docs(leaves)]);
+            let mut relations = Relations::new(vec![docs(leaves)], Lsn::ZERO);
             for &(oid, identity) in described {
                 assert_eq!(relations.event(usual(oid, identity)), Ok(None));
             }
@@ -486,14 +597,14 @@ mod tests {
             assert_eq!(&changed(&mut relations, update(ROOT)), expected, "{leaves:?} {described:?}");
         }
         // Published by leaf, the leaf's own identity is what counts.
-        let mut relations = Relations::new(vec![docs(&[(a, true), (b, false)])]);
+        let mut relations = Relations::new(vec![docs(&[(a, true), (b, false)])], Lsn::ZERO);
         assert_eq!(relations.event(usual(a, b'f')), Ok(None));
         assert_eq!(changed(&mut relations, update(a)), complete);
     }
 
     #[test]
     fn an_old_key_fills_in_a_key_that_is_out_of_line_and_nothing_else() {
-        let mut relations = Relations::new(vec![docs(&[])]);
+        let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
         assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
         let old = OldTuple::Key(tuple([text("k"), Value::Null, Value::Null, Value::Null]));
         let new = tuple([Value::UnchangedToast, Value::Null, text("t"), Value::UnchangedToast]);
@@ -514,7 +625,7 @@ mod tests {
     fn a_truncate_empties_the_table_only_when_all_of_it_was_truncated() {
         let [a, b] = LEAVES;
         let truncate = |oids: &[Oid]| {
-            let mut relations = Relations::new(vec![docs(&[(a, false), (b, false)])]);
+            let mut relations = Relations::new(vec![docs(&[(a, false), (b, false)])], Lsn::ZERO);
             relations.event(Message::Truncate { relations: oids.to_vec() })
         };
         let whole = Ok(Some(Event::Truncate { tables: vec![DOCS] }));
@@ -527,7 +638,7 @@ mod tests {
 
     #[test]
     fn changes_of_other_tables_are_ignored_and_of_undescribed_ones_refused() {
-        let mut relations = Relations::new(vec![docs(&[])]);
+        let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
         assert_eq!(relations.event(usual(7, b'd')), Ok(None));
         let insert = |relation, width| Message::Insert {
             relation,

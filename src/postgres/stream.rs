@@ -158,8 +158,8 @@ impl Session {
         Ok(consistent_point)
     }
 
-    /// START_REPLICATION. When this returns the slot is ours; take X of rule V after it.
-    pub async fn start(mut self, tables: Vec<TrackedTable>) -> Result<Stream> {
+    /// START_REPLICATION. `planned_at`: a position from before the catalog was read that `tables` are from. When this returns the slot is ours; take X of rule V after it.
+    pub async fn start(mut self, tables: Vec<TrackedTable>, planned_at: Lsn) -> Result<Stream> {
         let failed = |source| PostgresError::Replication { doing: "start the stream", source };
         let after = self.settings.connect_timeout.max(self.settings.wal_sender_timeout);
         let starting = async {
@@ -172,7 +172,7 @@ impl Session {
         }
         Ok(Stream {
             worker: self.worker,
-            relations: Relations::new(tables),
+            relations: Relations::new(tables, planned_at),
             start_lsn: self.start_lsn,
             position: self.start_lsn,
             transaction: Transaction::None,
@@ -306,6 +306,7 @@ impl Stream {
             }
             ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
                 let final_lsn = Lsn(final_lsn.into());
+                self.relations.begin(final_lsn);
                 if self.transaction != Transaction::None {
                     return Err(self.violation("a transaction begins inside another"));
                 }
@@ -342,6 +343,10 @@ impl Stream {
                 let describes = matches!(message, pgoutput::Message::Relation(_));
                 if self.transaction == Transaction::Skipped && !describes {
                     return Ok(weight);
+                }
+                let relation = message.changed_relation();
+                if let Some((table, columns)) = relation.and_then(|relation| self.relations.take_news(relation)) {
+                    out.push(Event::NewColumns { table, columns });
                 }
                 match self.relations.event(message) {
                     Ok(Some(event)) => out.push(event),

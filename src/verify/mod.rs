@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::config::{Settings, TableSettings};
 use crate::milvus::MilvusError;
+use crate::plan::evolve::{Evolution, evolve};
 use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::Table;
@@ -209,6 +210,20 @@ pub async fn verify(
     let tables = crate::postgres::catalog::read_tables(&connection, &patterns).await.map_err(VerifyError::Connect)?;
     let mut tables = chosen(settings, tables, &options.tables)?;
     crate::pipeline::describe(&settings.source, &connection, &mut tables).await.map_err(VerifyError::Connect)?;
+    let planned: Plan = crate::plan::build(&tables, &server).map_err(VerifyError::Plan)?;
+    // New columns are passed over where the policy passes them over.
+    for ((table, settings), planned) in tables.iter_mut().zip(&planned.tables) {
+        let collection = planned.collection.name.as_str();
+        let existing = client
+            .describe_collection(collection)
+            .await
+            .map_err(|source| VerifyError::Target { collection: collection.to_owned(), source })?;
+        if let Some(existing) = existing
+            && let Evolution::Fits(adapted) = evolve(table, settings, &existing, &server)
+        {
+            *settings = adapted;
+        }
+    }
     let plan: Plan = crate::plan::build(&tables, &server).map_err(VerifyError::Plan)?;
 
     let fence = Fence::new(&connection, settings).await?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use walvec::milvus::{
-    CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, GrpcClient, IndexSpec, Keys, Milvus,
-    MilvusOptions, Query, Selection,
+    CollectionSchema, ColumnData, ConsistencyLevel, DataType, FieldColumn, FieldSchema, GrpcClient, IndexSpec, Keys,
+    Milvus, MilvusOptions, Query, Selection,
 };
 
 #[path = "../../benches/discard.rs"]
@@ -86,7 +86,7 @@ fn schema(dim: u32) -> CollectionSchema {
         fields: vec![field("id", DataType::Int64), field("body", DataType::VarChar), field("v", DataType::FloatVector)],
         enable_dynamic_field: false,
         num_shards: None,
-        consistency_level: None,
+        consistency_level: Some(ConsistencyLevel::Bounded),
         num_partitions: None,
         properties: BTreeMap::new(),
     }

@@ -12,6 +12,7 @@
 //! matrix           every type, target and policy, on every way and to every server
 //! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
 //! plan             what it shows, and what it finds different
+//! schema           the table changes under the daemon
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -42,6 +43,7 @@ mod postgres_source;
 mod quota;
 mod rest;
 mod restart;
+mod schema;
 mod servers;
 mod shapes;
 mod snapshot;

@@ -21,6 +21,7 @@ use crate::checkpoint::{Identity, Saved, Store, StoreError};
 use crate::config::{Loaded, Settings};
 use crate::milvus::{Class, Milvus, MilvusError, ServerInfo};
 use crate::pipeline::{self, Catalog};
+use crate::plan::evolve::{Evolution, evolve};
 use crate::plan::{self, Plan};
 use crate::postgres::publication::Wanted;
 use crate::postgres::{self, Connection, Disposition, PostgresError, gate};
@@ -107,9 +108,12 @@ async fn check(settings: &Settings, findings: &mut Findings) {
     let saved = state(settings, findings).await;
     let tables = source(settings, &saved, findings).await;
     let target = target(settings, findings).await;
-    let Some(catalog) = tables else { return };
+    let Some(mut catalog) = tables else { return };
     // Without a target the plan is made for a new server, so that what PostgreSQL's side lacks is shown anyway.
     let server = target.as_ref().map_or_else(|| ServerInfo { version: String::new() }, |(_, server)| server.clone());
+    if let Some((milvus, server)) = &target {
+        evolved(milvus.as_ref(), server, &saved, &mut catalog, findings).await;
+    }
     match pipeline::make_plan(settings, &catalog, &server) {
         Ok(plan) => {
             judge::plan(&plan, findings);
@@ -312,6 +316,44 @@ async fn target(settings: &Settings, findings: &mut Findings) -> Option<(Arc<dyn
         Err(error) => {
             milvus_error("target", &error, findings);
             None
+        }
+    }
+}
+
+/// Columns that came since a table was copied go as its policy says.
+async fn evolved(
+    milvus: &dyn Milvus,
+    server: &ServerInfo,
+    saved: &State,
+    catalog: &mut pipeline::Catalog,
+    findings: &mut Findings,
+) {
+    for (table, settings) in catalog.iter_mut() {
+        let name = table.qualified_name();
+        if saved.knows(&name) != Some(true) {
+            continue;
+        }
+        let Ok(plan) = plan::build(&[(table.clone(), settings.clone())], server) else { continue };
+        let Some(collection) = plan.tables.first().map(|table| table.collection.name.clone()) else { continue };
+        // What cannot be described is told below.
+        let Ok(Some(existing)) = milvus.describe_collection(&collection).await else { continue };
+        match evolve(table, settings, &existing, server) {
+            Evolution::Fits(adapted) => {
+                if adapted.exclude.len() > settings.exclude.len() {
+                    let columns = adapted.exclude.get(settings.exclude.len()..).unwrap_or_default().join(", ");
+                    findings.info(&format!("table {name}"), format!("columns {columns} are new and not followed"));
+                }
+                *settings = adapted;
+            }
+            Evolution::AddFields { settings: adapted, columns, .. } => {
+                let names = columns.join(", ");
+                findings
+                    .info(&format!("table {name}"), format!("columns {names} are new and become fields at the start"));
+                // The plan without them is the one that fits now.
+                *settings = adapted;
+                settings.exclude.extend(columns);
+            }
+            Evolution::Unfit(_) => {}
         }
     }
 }

@@ -147,6 +147,8 @@ impl<'a> Builder<'a> {
             },
             indexes,
             placeholder,
+            on_add_column: self.settings.on_add_column,
+            on_schema_change: self.settings.on_schema_change,
             remarks: self.remarks,
         })
     }

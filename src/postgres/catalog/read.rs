@@ -10,7 +10,7 @@ use super::{
     Column, Generated, Index, Leaf, PgType, PrimaryKey, Published, RelationKind, ReplicaIdentity, Table, TypeKind,
     UniqueIndex,
 };
-use crate::change::Oid;
+use crate::change::{Lsn, Oid};
 use crate::postgres::{Connection, PostgresError, Result};
 
 const DOING: &str = "read the catalog";
@@ -28,6 +28,13 @@ const LEAF_OIDS: &str = "\
 SELECT r.root, pg_catalog.array_agg(p.relid::pg_catalog.oid ORDER BY p.relid::pg_catalog.oid)
 FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS r (root)
 CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.root) p WHERE p.isleaf GROUP BY r.root ORDER BY r.root";
+
+/// How far the server's WAL is on disk: taken before the catalog is read, it tells what a plan has seen, and no crash takes it back.
+pub async fn read_flush_lsn(connection: &Connection) -> Result<Lsn> {
+    let rows = connection.simple(DOING, "SELECT pg_catalog.pg_current_wal_flush_lsn()").await?;
+    let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
+    text.parse().map_err(|_| PostgresError::Answer { doing: DOING, what: format!("{text:?} is no LSN") })
+}
 
 /// The tables that the patterns name, each once, sorted by schema and name, with the index of its pattern: an exact name
 /// wins over a glob, else the first glob. A pattern that names nothing does not occur in the answer.
@@ -209,7 +216,8 @@ WHERE i.indrelid = ANY ($1::pg_catalog.oid[]) AND i.indisvalid ORDER BY x.relnam
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
   a.attnotnull, a.attgenerated::text, (SELECT s.avg_width FROM pg_catalog.pg_stats s
-   WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname ORDER BY s.inherited DESC LIMIT 1)
+   WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname ORDER BY s.inherited DESC LIMIT 1),
+  a.atthasdef OR a.atthasmissing OR a.attidentity <> ''
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE a.attrelid = ANY ($1::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
@@ -370,6 +378,7 @@ async fn columns(connection: &Connection, oids: &[Oid]) -> Result<HashMap<Oid, V
                 "s" => Generated::Stored,
                 _ => Generated::Virtual,
             },
+            has_default: get(row, 8)?,
             average_width: get::<Option<i32>>(row, 7)?.and_then(|width| u32::try_from(width).ok()),
             sampled_dimension: None,
         });

@@ -124,7 +124,7 @@ async fn a_fetch_that_does_not_see_a_commit_says_so() {
     ensure_publication(&connection, &settings, &whole(&docs)).await.expect("published");
     let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
     session.create_slot().await.expect("slot");
-    let mut stream = session.start(all_tracked(&docs)).await.expect("started");
+    let mut stream = session.start(all_tracked(&docs), Lsn::ZERO).await.expect("started");
 
     let waiting = server.connect("postgres").await.expect("connected");
     let pid: i32 = waiting.query_one("select pg_backend_pid()", &[]).await.expect("row").get(0);

@@ -67,6 +67,8 @@ fn tracked(id: u32, table: &Table) -> TrackedTable {
         schema: table.schema.clone(),
         name: table.name.clone(),
         columns: table.columns.iter().map(column).collect(),
+        others: Vec::new(),
+        skip_until: Lsn::ZERO,
         key: key.iter().map(place).collect(),
         leaves: table.leaves.iter().map(leaf).collect(),
     }
@@ -81,7 +83,7 @@ async fn first_stream(settings: &SourceSettings, tables: &[Table]) -> (Stream, L
     let slot = session.slot().await.expect("slot read");
     assert_eq!(decide(None, &identity, slot.as_ref()), Verdict::CreateSlot);
     let consistent_point = session.create_slot().await.expect("slot created");
-    (session.start(all_tracked(tables)).await.expect("started"), consistent_point)
+    (session.start(all_tracked(tables), Lsn::ZERO).await.expect("started"), consistent_point)
 }
 
 fn whole(tables: &[Table]) -> Vec<Wanted> {
@@ -96,7 +98,7 @@ async fn streams_from(settings: &SourceSettings, tables: &[Table], start_lsn: Ls
     // A slot is released some milliseconds after its holder's connection is closed.
     until("the slot is free", PATIENCE, async || {
         let session = Session::open(settings, start_lsn, StreamFormat::Binary).await.expect("session");
-        match session.start(all_tracked(tables)).await {
+        match session.start(all_tracked(tables), Lsn::ZERO).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 assert_eq!((error.sqlstate(), error.disposition()), (Some("55006"), Disposition::Transient), "{error}");

@@ -93,7 +93,7 @@ async fn a_stream_resumes_at_its_checkpoint_and_nowhere_else() {
             Verdict::Wait(reason) => assert!(reason.contains(&settings.application_name), "{reason}"),
             other => panic!("{other:?}"),
         }
-        match second.start(Vec::new()).await {
+        match second.start(Vec::new(), Lsn::ZERO).await {
             Err(error) => assert_eq!(error.sqlstate(), Some("55006"), "{error:?}"),
             Ok(_) => panic!("two streams on one slot"),
         }
@@ -148,7 +148,7 @@ async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_say
             }
             other => panic!("{other:?}"),
         }
-        match session.start(all_tracked(&docs)).await {
+        match session.start(all_tracked(&docs), Lsn::ZERO).await {
             Err(error) => assert_eq!((error.sqlstate(), error.disposition()), (Some("55000"), Disposition::Definite)),
             Ok(_) => panic!("a lost slot streams"),
         }
@@ -200,7 +200,7 @@ async fn a_new_timeline_is_followed_only_from_before_its_switch() {
     assert_eq!(decide(Some(&sent), &identity, slot.as_ref()), Verdict::Refuse(diverged));
 
     server.connect("postgres").await.expect("connected").batch_execute("insert into docs values (2)").await.expect("");
-    let mut stream = session.start(all_tracked(&docs)).await.expect("started");
+    let mut stream = session.start(all_tracked(&docs), Lsn::ZERO).await.expect("started");
     let insert = (TableId(0), Change::Insert { new: row([int(2)]) });
     assert_changes(&commits(&mut stream, 1).await, &[insert]);
 }

@@ -219,7 +219,7 @@ async fn a_publication_by_leaf_maps_each_leaf_by_name() {
         let parts = tables(&settings, &["parts"]).await;
         let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("session");
         session.create_slot().await.expect("slot");
-        let mut stream = session.start(all_tracked(&parts)).await.expect("started");
+        let mut stream = session.start(all_tracked(&parts), Lsn::ZERO).await.expect("started");
         client
             .batch_execute("insert into parts values (1, 'low'), (11, 'high'); truncate parts; truncate low")
             .await
