@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 
 pub use page::bytes_for_people;
-pub use status::{LastError, Phase, SourceStatus, State, Status, TableStatus, TargetState, TargetStatus};
+pub use status::{IndexStatus, LastError, Phase, SourceStatus, State, Status, TableStatus, TargetState, TargetStatus};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {

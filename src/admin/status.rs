@@ -117,9 +117,24 @@ pub struct TableStatus {
     pub horizon_lsn: Option<String>,
     /// The collection is the table as of a commit, right now.
     pub exact: bool,
+    /// Of the collection; empty until the server was asked.
+    pub indexes: Vec<IndexStatus>,
     /// Who keeps the copy waiting.
     pub blocked_by: Option<String>,
     pub stopped_reason: Option<String>,
+}
+
+/// An index of a collection, as the server last said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IndexStatus {
+    pub field: String,
+    /// `in_progress`, `finished` or `failed`.
+    pub state: String,
+    pub indexed_rows: u64,
+    pub total_rows: u64,
+    /// Why it failed.
+    pub reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

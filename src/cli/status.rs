@@ -136,6 +136,17 @@ pub fn render(status: &Status) -> String {
         }
         let (copied, upserts, deletes) = (table.rows_copied, table.upserts, table.deletes);
         push(&mut out, format_args!("  {copied} rows read by the copy, {upserts} upserts, {deletes} deletes"));
+        for index in table.indexes.iter().filter(|index| index.state != "finished") {
+            let (field, state) = (&index.field, index.state.replace('_', " "));
+            let reason = index.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            push(
+                &mut out,
+                format_args!("  index on {field} {state}, {} of {} rows{reason}", index.indexed_rows, index.total_rows),
+            );
+        }
+        if !table.indexes.is_empty() && table.indexes.iter().all(|index| index.state == "finished") {
+            push(&mut out, format_args!("  indexes finished"));
+        }
         for (what, reason) in [("stopped", &table.stopped_reason), ("waits for", &table.blocked_by)] {
             if let Some(reason) = reason {
                 push(&mut out, format_args!("  {what}: {reason}"));
@@ -157,6 +168,26 @@ mod tests {
     use crate::admin::{State, TableStatus};
 
     use super::*;
+
+    #[test]
+    fn indexes_are_told_until_they_are_finished() {
+        let index = |state: &str, reason: Option<&str>| crate::admin::IndexStatus {
+            field: "e".into(),
+            state: state.into(),
+            indexed_rows: 3,
+            total_rows: 10,
+            reason: reason.map(Into::into),
+        };
+        let of = |indexes: Vec<_>| {
+            render(&Status { tables: vec![TableStatus { indexes, ..TableStatus::default() }], ..Status::default() })
+        };
+        assert!(of(vec![index("in_progress", None)]).contains("  index on e in progress, 3 of 10 rows\n"));
+        assert!(
+            of(vec![index("failed", Some("no memory"))]).contains("  index on e failed, 3 of 10 rows: no memory\n")
+        );
+        assert!(of(vec![index("finished", None)]).contains("  indexes finished\n"));
+        assert!(!of(vec![]).contains("index"));
+    }
 
     #[test]
     fn a_table_that_stopped_says_why() {

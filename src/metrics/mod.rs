@@ -121,6 +121,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     skipped: IntCounterVec,
     altered: IntCounterVec,
+    index_pending_rows: IntGaugeVec,
     fetched: IntCounterVec,
     copied: IntCounterVec,
     copied_bytes: IntCounterVec,
@@ -328,6 +329,11 @@ impl Metrics {
                 Opts::new("walvec_values_altered_total", "Values replaced or cut, as the policy of their field says."),
                 &["table", "field", "policy"],
             )?)?,
+            index_pending_rows: make.gauge_by(
+                "walvec_index_pending_rows",
+                "Rows that are not in the field's index yet, at least 1 while it is not finished.",
+                &["table", "field"],
+            )?,
             fetched: make
                 .by_table("walvec_rows_fetched_total", "Rows read again because the stream left a value out.")?,
             copied: make.by_table("walvec_rows_copied_total", "Rows that the copy read.")?,
@@ -387,6 +393,11 @@ impl Metrics {
         }
     }
 
+    /// Rows that an index still lacks.
+    pub fn index_pending_rows(&self, table: &str, field: &str) -> IntGauge {
+        self.index_pending_rows.with_label_values(&[table, field])
+    }
+
     /// What `pg_replication_slots` says of our slot: bytes retained, bytes left (`None`: no limit is set), age of
     /// `catalog_xmin` in transactions, and `wal_status`.
     pub fn slot(
@@ -442,6 +453,7 @@ impl Metrics {
         let table = self.table("public.docs");
         table.phase(TablePhase::Pending);
         table.altered("body", "truncate");
+        self.index_pending_rows("public.docs", "embedding");
         self.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }
 }

@@ -28,7 +28,10 @@ pub use connect::{MilvusOptions, Token};
 pub use error::{Class, Condition, MilvusError};
 pub use grpc::GrpcClient;
 pub use rest::RestClient;
-pub use schema::{CollectionSchema, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldSchema, IndexSpec, ServerInfo};
+pub use schema::{
+    CollectionSchema, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldSchema, IndexProgress, IndexSpec, IndexState,
+    ServerInfo,
+};
 
 /// One field of a batch of entities, column-wise as Milvus takes it.
 ///
@@ -187,6 +190,9 @@ pub trait Milvus: Send + Sync + 'static {
 
     /// Indexes of the collection, by field.
     fn describe_indexes<'a>(&'a self, collection: &'a str) -> BoxFuture<'a, Result<Vec<IndexSpec>, MilvusError>>;
+
+    /// How far each of them is built: rows go on coming, so a finished one may be at work again.
+    fn index_progress<'a>(&'a self, collection: &'a str) -> BoxFuture<'a, Result<Vec<IndexProgress>, MilvusError>>;
 
     fn create_index<'a>(&'a self, collection: &'a str, index: &'a IndexSpec) -> BoxFuture<'a, Result<(), MilvusError>>;
 

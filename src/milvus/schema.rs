@@ -197,6 +197,25 @@ pub struct IndexSpec {
     pub params: BTreeMap<String, String>,
 }
 
+/// How far the server has built an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexProgress {
+    pub field: String,
+    pub state: IndexState,
+    /// Rows that are in the index, of those that are to be.
+    pub indexed_rows: u64,
+    pub total_rows: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// Waiting or being built.
+    InProgress,
+    Finished,
+    /// The server's reason.
+    Failed(String),
+}
+
 impl IndexSpec {
     /// Of the same field, type and metric? Parameters are the builder's affair: servers fill in their own.
     pub(crate) fn is_like(&self, other: &IndexSpec) -> bool {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::admin::{LastError, Phase, State, Status, TableStatus, TargetState, TargetStatus};
+use crate::admin::{IndexStatus, LastError, Phase, State, Status, TableStatus, TargetState, TargetStatus};
 use crate::change::Lsn;
 use crate::metrics::TablePhase;
+use crate::milvus::{IndexProgress, IndexState};
 
 use super::pace::Pacing;
 use super::requests::Trouble;
@@ -170,8 +171,24 @@ fn table_status(session: &Session, table: &crate::plan::TablePlan) -> TableStatu
         fetched: metrics.fetched.get(),
         horizon_lsn: Some(engine.horizon.to_string()),
         exact: engine.exact,
+        indexes: session.indexes.borrow().get(&table.id).into_iter().flatten().map(index_status).collect(),
         blocked_by: session.blocked_by.get(&table.id).cloned(),
         stopped_reason: engine.stopped,
+    }
+}
+
+fn index_status(index: &IndexProgress) -> IndexStatus {
+    let (state, reason) = match &index.state {
+        IndexState::InProgress => ("in_progress", None),
+        IndexState::Finished => ("finished", None),
+        IndexState::Failed(reason) => ("failed", Some(reason.clone())),
+    };
+    IndexStatus {
+        field: index.field.clone(),
+        state: state.to_owned(),
+        indexed_rows: index.indexed_rows,
+        total_rows: index.total_rows,
+        reason,
     }
 }
 

@@ -438,7 +438,8 @@ mod tests {
     use super::*;
     use crate::change::{Row, Value};
     use crate::milvus::{
-        CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexSpec, Keys, Query, ServerInfo,
+        CollectionSchema, ColumnData, DataType, FieldColumn, FieldSchema, IndexProgress, IndexSpec, Keys, Query,
+        ServerInfo,
     };
     use crate::mutation::Mutations;
     use crate::plan::{ColumnPlan, KeyPlan, SourceType, TablePlan};
@@ -502,6 +503,9 @@ mod tests {
             never()
         }
         fn describe_indexes<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<IndexSpec>, MilvusError>> {
+            never()
+        }
+        fn index_progress<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<IndexProgress>, MilvusError>> {
             never()
         }
         fn create_index<'a>(&'a self, _: &'a str, _: &'a IndexSpec) -> BoxFuture<'a, Result<(), MilvusError>> {

@@ -88,6 +88,8 @@ pub(super) struct Session {
     pub(super) slot: Option<postgres::slot::Slot>,
     pub(super) blocked_by: BTreeMap<TableId, String>,
     pub(super) copy: Copy,
+    /// How far Milvus has built the indexes.
+    pub(super) indexes: watch::Receiver<super::indexes::Indexes>,
     backlog: VecDeque<Event>,
     batch: Vec<Event>,
     requests: JoinSet<Result<Answer, FatalRequest>>,
@@ -146,6 +148,10 @@ impl Session {
         ));
         let slot = source.slot.clone();
         helpers.spawn(super::source_watch::monitor(slot, begin.monitor_probe, begin.shape, fence_asked, source_say));
+        let (indexes_say, indexes) = watch::channel(super::indexes::Indexes::new());
+        let milvus = Arc::clone(&context.target.milvus);
+        let (plan, metrics) = (Arc::clone(&context.plan), Arc::clone(&context.metrics));
+        helpers.spawn(super::indexes::watch(milvus, plan, metrics, indexes_say));
         let mut copy = Copy::new();
         for (table, state) in &begin.tables {
             if !state.copied {
@@ -172,6 +178,7 @@ impl Session {
             slot: None,
             blocked_by: BTreeMap::new(),
             copy,
+            indexes,
             backlog: VecDeque::new(),
             batch: Vec::new(),
             requests: JoinSet::new(),

@@ -470,6 +470,36 @@ async fn indexes_follow_pgvector_and_the_settings() {
     assert_eq!(of("n"), None);
 }
 
+/// What somebody waits for who wants to cut over.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_tells_how_far_the_indexes_are() {
+    for transport in [Transport::Grpc, Transport::Rest] {
+        let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
+        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let table = scene.table("id int primary key, e vector(2) not null").await;
+        scene.sql(&format!("insert into {table} select i, '[1,2]' from generate_series(1, 10) i")).await;
+        let mut daemon = scene.started().await;
+        milvus.builds_indexes(Some(3));
+        let building = |status: &serde_json::Value| {
+            let index = &status["tables"][0]["indexes"][0];
+            index["state"] == "in_progress" && index["indexed_rows"] == 3 && index["total_rows"] == 10
+        };
+        daemon.status("an index is built", PATIENCE, building).await;
+        assert!(
+            daemon
+                .get("/metrics")
+                .await
+                .expect("an answer")
+                .1
+                .contains("walvec_index_pending_rows{field=\"e\",table=\"public.")
+        );
+        milvus.builds_indexes(None);
+        daemon
+            .status("it is finished", PATIENCE, |status| status["tables"][0]["indexes"][0]["state"] == "finished")
+            .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_vector_goes_with_a_placeholder() {
     let mut scene = Scene::shared(18).await;

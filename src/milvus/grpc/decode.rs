@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use super::wire;
 use crate::milvus::error::{Condition, MilvusError};
-use crate::milvus::{CollectionSchema, ColumnData, ConsistencyLevel, DataType, FieldColumn, FieldSchema, IndexSpec};
+use crate::milvus::{
+    CollectionSchema, ColumnData, ConsistencyLevel, DataType, FieldColumn, FieldSchema, IndexProgress, IndexSpec,
+    IndexState,
+};
 
 /// A collection as `DescribeCollection` gives it. The hidden field `$meta` becomes `enable_dynamic_field`.
 pub fn collection_schema(
@@ -116,6 +119,23 @@ pub fn indexes(response: wire::DescribeIndexResponse) -> Vec<IndexSpec> {
         spec
     };
     response.index_descriptions.into_iter().map(index).collect()
+}
+
+/// How far they are built.
+pub fn index_progress(response: wire::DescribeIndexResponse) -> Vec<IndexProgress> {
+    let rows = |number: i64| u64::try_from(number).unwrap_or(0);
+    let progress = |index: wire::IndexDescription| IndexProgress {
+        state: match index.state {
+            1 | 2 | 5 => IndexState::InProgress,
+            4 => IndexState::Failed(index.index_state_fail_reason),
+            // A server that does not say has nothing to build.
+            _ => IndexState::Finished,
+        },
+        field: index.field_name,
+        indexed_rows: rows(index.indexed_rows),
+        total_rows: rows(index.total_rows),
+    };
+    response.index_descriptions.into_iter().map(progress).collect()
 }
 
 /// The columns that were asked for, in that order. A server that found nothing may leave columns out: they come back empty,

@@ -40,8 +40,8 @@ use super::connect::{KnownSchemas, MilvusOptions, configuration};
 use super::error::{Condition, MilvusError};
 use super::page::Page;
 use super::{
-    CollectionSchema, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo, columns,
-    filter,
+    CollectionSchema, FieldColumn, FieldSchema, IndexProgress, IndexSpec, Key, Keys, Milvus, Query, Selection,
+    ServerInfo, columns, filter,
 };
 
 /// Strong: a read sees every write that was acknowledged before it.
@@ -422,6 +422,16 @@ impl Milvus for GrpcClient {
             match self.accept("DescribeIndex", collection, response.status.clone()) {
                 Err(error) if error.condition() == Condition::NoIndex => Ok(Vec::new()),
                 accepted => accepted.map(|()| decode::indexes(response)),
+            }
+        })
+    }
+
+    fn index_progress<'a>(&'a self, collection: &'a str) -> BoxFuture<'a, Result<Vec<IndexProgress>, MilvusError>> {
+        Box::pin(async move {
+            let response: wire::DescribeIndexResponse = self.call("DescribeIndex", self.about(collection)).await?;
+            match self.accept("DescribeIndex", collection, response.status.clone()) {
+                Err(error) if error.condition() == Condition::NoIndex => Ok(Vec::new()),
+                accepted => accepted.map(|()| decode::index_progress(response)),
             }
         })
     }

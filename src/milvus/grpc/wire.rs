@@ -377,6 +377,15 @@ pub struct IndexDescription {
     pub params: Vec<KeyValuePair>,
     #[prost(string, tag = "4")]
     pub field_name: String,
+    #[prost(int64, tag = "5")]
+    pub indexed_rows: i64,
+    #[prost(int64, tag = "6")]
+    pub total_rows: i64,
+    /// `IndexState`: 1 unissued, 2 in progress, 3 finished, 4 failed, 5 retry; Milvus Lite says 0.
+    #[prost(int32, tag = "7")]
+    pub state: i32,
+    #[prost(string, tag = "8")]
+    pub index_state_fail_reason: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

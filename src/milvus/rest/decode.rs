@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use super::encode::type_of;
 use crate::milvus::error::{Condition, MilvusError};
 use crate::milvus::{
-    CollectionSchema, ColumnData, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldColumn, FieldSchema, IndexSpec,
+    CollectionSchema, ColumnData, ConsistencyLevel, DYNAMIC_FIELD, DataType, FieldColumn, FieldSchema, IndexProgress,
+    IndexSpec, IndexState,
 };
 
 /// The envelope of every answer. Unknown members (`cost`, …) are skipped.
@@ -149,6 +150,14 @@ struct Index {
     /// An object, a list of `{key, value}`, or absent: versions differ.
     #[serde(default)]
     index_params: Value,
+    #[serde(default)]
+    index_state: String,
+    #[serde(default)]
+    fail_reason: String,
+    #[serde(default)]
+    indexed_rows: u64,
+    #[serde(default)]
+    total_rows: u64,
 }
 
 /// `indexes/describe`: one index, as a list of one.
@@ -182,6 +191,22 @@ pub fn indexes(data: &RawValue) -> Result<Vec<IndexSpec>, MilvusError> {
         IndexSpec { field: index.field_name, index_type: index.index_type, metric_type: index.metric_type, params }
     };
     Ok(found.into_iter().map(index).collect())
+}
+
+/// `indexes/describe`: how far it is built.
+pub fn index_progress(data: &RawValue) -> Result<Vec<IndexProgress>, MilvusError> {
+    let found: Vec<Index> = parse("indexes/describe", data)?;
+    let progress = |index: Index| IndexProgress {
+        state: match index.index_state.as_str() {
+            "Unissued" | "InProgress" | "Retry" => IndexState::InProgress,
+            "Failed" => IndexState::Failed(index.fail_reason),
+            _ => IndexState::Finished,
+        },
+        field: index.field_name,
+        indexed_rows: index.indexed_rows,
+        total_rows: index.total_rows,
+    };
+    Ok(found.into_iter().map(progress).collect())
 }
 
 fn plain(value: Value) -> String {

@@ -39,8 +39,8 @@ use super::connect::{KnownSchemas, MilvusOptions, configuration};
 use super::error::{Class, Condition, MilvusError};
 use super::page::Page;
 use super::{
-    CollectionSchema, FieldColumn, FieldSchema, IndexSpec, Key, Keys, Milvus, Query, Selection, ServerInfo, columns,
-    filter,
+    CollectionSchema, FieldColumn, FieldSchema, IndexProgress, IndexSpec, Key, Keys, Milvus, Query, Selection,
+    ServerInfo, columns, filter,
 };
 use decode::Envelope;
 
@@ -408,6 +408,21 @@ impl Milvus for RestClient {
                 indexes.extend(decode::indexes(&data)?);
             }
             Ok(indexes)
+        })
+    }
+
+    fn index_progress<'a>(&'a self, collection: &'a str) -> BoxFuture<'a, Result<Vec<IndexProgress>, MilvusError>> {
+        Box::pin(async move {
+            let names = match self.about("indexes/list", collection, []).await {
+                Err(error) if error.condition() == Condition::NoIndex => return Ok(Vec::new()),
+                data => decode::parse::<Vec<String>>("indexes/list", &data?)?,
+            };
+            let mut progress = Vec::with_capacity(names.len());
+            for name in names {
+                let data = self.about("indexes/describe", collection, [("indexName", json!(name))]).await?;
+                progress.extend(decode::index_progress(&data)?);
+            }
+            Ok(progress)
         })
     }
 

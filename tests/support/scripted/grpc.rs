@@ -203,13 +203,14 @@ async fn dispatch(shared: Arc<Shared>, method: &str, request: Request) -> Respon
                 request,
                 |shared, asked: wire::CollectionRequest| {
                     let store = lock(&shared.store);
-                    let indexes = &store.collection(&asked.collection_name)?.indexes;
+                    let collection = store.collection(&asked.collection_name)?;
+                    let (indexes, rows) = (&collection.indexes, collection.entities.len());
                     if indexes.is_empty() {
                         return refuse(700, format!("index not found[collection={}]", asked.collection_name));
                     }
                     Ok(wire::DescribeIndexResponse {
                         status: ok(),
-                        index_descriptions: indexes.iter().map(index_described).collect(),
+                        index_descriptions: indexes.iter().map(|index| index_described(index, rows)).collect(),
                     })
                 },
                 |status| wire::DescribeIndexResponse { status: Some(status), ..Default::default() },
@@ -531,14 +532,22 @@ fn index(asked: &wire::CreateIndexRequest) -> Index {
             .into_iter()
             .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
             .collect(),
+        built: None,
     }
 }
 
-fn index_described(index: &Index) -> wire::IndexDescription {
+fn index_described(index: &Index, total: usize) -> wire::IndexDescription {
     let pair = |key: &str, value: String| wire::KeyValuePair { key: key.into(), value };
     let mut params = vec![pair("index_type", index.index_type.clone()), pair("metric_type", index.metric_type.clone())];
     params.push(pair("params", serde_json::json!(index.params).to_string()));
-    wire::IndexDescription { params, field_name: index.field.clone() }
+    wire::IndexDescription {
+        params,
+        field_name: index.field.clone(),
+        indexed_rows: index.built.map_or(total as i64, |built| built as i64),
+        total_rows: total as i64,
+        state: if index.built.is_some() { 2 } else { 3 },
+        index_state_fail_reason: String::new(),
+    }
 }
 
 /// The columns of a request as rows.

@@ -213,6 +213,13 @@ impl Scripted {
         lock(&self.shared.calls).get(&operation).copied().unwrap_or(0)
     }
 
+    /// Say of every index that so many rows are in it, or that it is finished.
+    pub fn builds_indexes(&self, built: Option<u64>) {
+        let mut store = lock(&self.shared.store);
+        let indexes = store.collections.values_mut().flat_map(|collection| &mut collection.indexes);
+        indexes.for_each(|index| index.built = built);
+    }
+
     /// Bodies that REST's specification does not know, with what is wrong with each.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()

@@ -194,8 +194,9 @@ async fn handle(shared: &Shared, route: &str, headers: &HeaderMap, body: &[u8]) 
             };
             json!([{
                 "indexName": index.name, "fieldName": index.field, "indexType": index.index_type, "metricType": index.metric_type,
-                "totalRows": collection.entities.len(), "indexedRows": collection.entities.len(), "pendingRows": 0,
-                "indexState": "Finished", "failReason": "", "indexParams": index.params,
+                "totalRows": collection.entities.len(), "pendingRows": 0,
+                "indexedRows": index.built.unwrap_or(collection.entities.len() as u64),
+                "indexState": if index.built.is_some() { "InProgress" } else { "Finished" }, "failReason": "", "indexParams": index.params,
             }])
         }
         "indexes/create" => {
@@ -338,7 +339,11 @@ fn create_indexes(store: &mut store::Store, collection: &str, indexes: Vec<spec:
         let index_type = if index.index_type.is_empty() { "AUTOINDEX".into() } else { index.index_type };
         let name = if index.index_name.is_empty() { index.field_name.clone() } else { index.index_name };
         let (metric_type, params) = (index.metric_type, params.collect());
-        store.create_index(collection, Index { field: index.field_name, name, index_type, metric_type, params })?;
+        let built = None;
+        store.create_index(
+            collection,
+            Index { field: index.field_name, name, index_type, metric_type, params, built },
+        )?;
     }
     Ok(())
 }

@@ -72,6 +72,8 @@ pub struct Index {
     pub index_type: String,
     pub metric_type: String,
     pub params: BTreeMap<String, String>,
+    /// Rows that are in it; `None`: all, and it is finished.
+    pub built: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
