@@ -4,15 +4,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
 
-/// Held for as long as it lives. The file stays: removing it would let two processes lock two files of one name.
+/// Held for as long as it lives, and until sled has let go of its own file. The lock's file stays: removing it would let
+/// two processes lock two files of one name.
 #[derive(Debug)]
-pub(super) struct DirectoryLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub(super) struct DirectoryLock {
+    file: File,
+    directory: PathBuf,
+}
 
 impl DirectoryLock {
     pub(super) fn acquire(directory: &Path) -> Result<DirectoryLock, StoreError> {
@@ -33,6 +37,27 @@ impl DirectoryLock {
         file.set_len(0).map_err(unusable)?;
         file.rewind().map_err(unusable)?;
         writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-        Ok(DirectoryLock(file))
+        Ok(DirectoryLock { file, directory: directory.to_owned() })
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        if let Err(error) = wait_for_sled(&self.directory) {
+            tracing::debug!(%error, "sled's own lock cannot be looked at");
+        }
+        // Closing would do, but for a process that is just being forked off and has the file until it executes.
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the lock of the state directory goes when its file is closed");
+        }
+    }
+}
+
+/// sled's threads close its file a little after its handle is dropped, and who opened it before would find it locked.
+pub(super) fn wait_for_sled(directory: &Path) -> std::io::Result<()> {
+    match File::open(directory.join("sled").join("db")) {
+        Ok(file) => Ok(rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()), // sled was never opened
+        Err(error) => Err(error),
     }
 }

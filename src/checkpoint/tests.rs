@@ -273,6 +273,7 @@ fn a_state_that_is_not_ours_is_refused() {
     database.insert("format", &(codec::FORMAT + 1).to_be_bytes()).expect("inserts");
     database.flush().expect("flushes");
     drop(database);
+    lock::wait_for_sled(directory.path()).expect("sled lets go");
     let error = refused(&identity());
     assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
 }
@@ -291,6 +292,7 @@ fn a_damaged_state_is_said_to_be_damaged() {
         database.insert(key, value).expect("inserts");
         database.flush().expect("flushes");
         drop(database);
+        lock::wait_for_sled(directory.path()).expect("sled lets go");
         let error = Store::open(directory.path(), &identity()).map(drop).expect_err("damaged");
         assert!(matches!(error, StoreError::Damaged { .. }), "{key}: {error}");
     }

@@ -29,6 +29,7 @@ pub(super) struct Writer {
     /// sled's own file once more, for the sync.
     file: File,
     known: Known,
+    /// Behind sled's handles, which must be dropped before it.
     lock: DirectoryLock,
 }
 
