@@ -39,6 +39,8 @@ pub mod cli;
 pub mod config;
 /// Ordering, coalescing, copy hand-over, progress: a state machine without IO.
 pub mod engine;
+/// Rows that the target will not take.
+pub mod letters;
 /// Every metric, and the lag.
 pub mod metrics;
 /// Milvus as a target.

@@ -65,6 +65,8 @@ pub struct Refusal {
     pub field: Option<String>,
     /// One sentence without the value itself.
     pub reason: String,
+    /// By policy the row becomes a dead letter instead of stopping its table.
+    pub dead_letter: bool,
 }
 
 impl fmt::Display for Refusal {

@@ -1,22 +1,25 @@
-//! The HTTP server for people and monitors. Read only, without a log-in: it listens on the loopback unless told otherwise.
+//! The HTTP server for people and monitors. It listens on the loopback unless told otherwise; reading needs no log-in,
+//! changing something needs a token (`token`).
 //!
 //! In: the status that the pipeline publishes, the metrics. Out:
 //!
 //! ```text
 //! /          a page for people            /livez     200 while the process answers at all
 //! /status    JSON (`Status`)              /readyz    200 when every table follows, else 503 and why
-//! /metrics   Prometheus's text format
+//! /metrics   Prometheus's text format        /dead-letters   rows that Milvus will not take (`letters`)
 //! ```
 //!
-//! Holds: an answer never waits for the pipeline; ages (lag, uptime) are computed when asked for. No secrets, no row
-//! values.
+//! Holds: an answer never waits for the pipeline, but that of a wish; ages (lag, uptime) are computed when asked for. No
+//! secrets, and no row values but those that the configuration lets dead letters keep.
 //!
-//! Not here: what the states mean (`pipeline`), commands that change something.
+//! Not here: what the states mean, and carrying out what is wished for (`pipeline`).
 
+mod letters;
 mod page;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,14 +29,16 @@ use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::letters::Letters;
 use crate::metrics::Metrics;
 
 pub use page::bytes_for_people;
 pub use status::{IndexStatus, LastError, Phase, SourceStatus, State, Status, TableStatus, TargetState, TargetStatus};
+pub use token::Token;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -73,6 +78,8 @@ impl Admin {
         self,
         status: watch::Receiver<Status>,
         metrics: Arc<Metrics>,
+        letters: Arc<Letters>,
+        token: Token,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), AdminError> {
         let router = Router::new()
@@ -81,7 +88,10 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
-            .with_state(View { status, metrics });
+            .route("/dead-letters", get(letters::list))
+            .route("/dead-letters/retry", post(letters::retry))
+            .route("/dead-letters/discard", post(letters::discard))
+            .with_state(View { status, metrics, letters, token });
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await.map_err(AdminError::Serve)
     }
 }
@@ -90,6 +100,8 @@ impl Admin {
 struct View {
     status: watch::Receiver<Status>,
     metrics: Arc<Metrics>,
+    letters: Arc<Letters>,
+    token: Token,
 }
 
 impl View {

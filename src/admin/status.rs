@@ -117,6 +117,9 @@ pub struct TableStatus {
     pub horizon_lsn: Option<String>,
     /// The collection is the table as of a commit, right now.
     pub exact: bool,
+    /// Rows that Milvus will not take, and that are set aside; `walvec dead-letters list` shows them.
+    pub dead_letters: u64,
+    pub oldest_dead_letter_unix_seconds: Option<u64>,
     /// Of the collection; empty until the server was asked.
     pub indexes: Vec<IndexStatus>,
     /// Who keeps the copy waiting.

@@ -14,6 +14,9 @@ fn following() -> Status {
 struct Server {
     address: SocketAddr,
     status: watch::Sender<Status>,
+    letters: Arc<Letters>,
+    commands: tokio::sync::mpsc::Receiver<crate::letters::Command>,
+    token: Token,
     stop: tokio::sync::oneshot::Sender<()>,
     served: tokio::task::JoinHandle<Result<(), AdminError>>,
 }
@@ -24,15 +27,32 @@ async fn start(status: Status) -> Server {
     let (sender, receiver) = watch::channel(status);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let metrics = Arc::new(Metrics::new().expect("valid"));
-    let served = tokio::spawn(admin.serve(receiver, metrics, async { drop(stopped.await) }));
-    Server { address, status: sender, stop, served }
+    let state = tempfile::tempdir().expect("temporary directory");
+    let token = Token::of_state(state.path()).expect("makes a token");
+    let (letters, commands) = Letters::new();
+    let letters = Arc::new(letters);
+    let served = tokio::spawn(
+        admin.serve(receiver, metrics, Arc::clone(&letters), token.clone(), async { drop(stopped.await) }),
+    );
+    Server { address, status: sender, letters, commands, token, stop, served }
 }
 
 impl Server {
     async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\n"), "").await
+    }
+
+    async fn post(&self, path: &str, head: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{head}");
+        self.ask(&head, body).await
+    }
+
+    async fn ask(&self, head: &str, body: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(self.address).await.expect("connects");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).await.expect("writes");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("reads");
@@ -95,4 +115,51 @@ fn sizes_are_for_people() {
     {
         assert_eq!(page::bytes_for_people(bytes), shown);
     }
+}
+
+#[tokio::test]
+async fn wishes_need_the_token_and_are_carried_out_by_the_session() {
+    use crate::letters::{Letter, Origin, Taken, Which, Wish};
+    use crate::mutation::Key;
+
+    let mut server = start(following()).await;
+    let letter = Letter {
+        field: Some("title".into()),
+        reason: "too long".into(),
+        lsn: "0/10".into(),
+        origin: Origin::Stream,
+        unix_seconds: 7,
+        attempts: 1,
+        payload: Vec::new(),
+    };
+    server.letters.keep("public.docs", Key::Text("a b".into()), letter.clone());
+    server.letters.keep("public.docs", Key::Text("c".into()), letter);
+    let (code, body) = server.get("/dead-letters?table=public.docs&key=a%20b").await;
+    let listed: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((code, listed.as_array().map(Vec::len)), (200, Some(1)));
+    assert_eq!((&listed[0]["key"], &listed[0]["field"]), (&"a b".into(), &"title".into()));
+
+    for head in ["", "Authorization: Bearer \r\n", "Authorization: Basic eDp5\r\n"] {
+        let (code, body) = server.post("/dead-letters/retry", head, "{}").await;
+        assert_eq!(code, 401, "{body}");
+    }
+    assert!(server.commands.try_recv().is_err(), "without the token nothing is asked for");
+    let head = format!("Authorization: Bearer {}\r\n", server.token.expose());
+    let (code, _) = server.post("/dead-letters/discard", &head, "{\"tabel\": \"x\"}").await;
+    assert_eq!(code, 422, "a slip must not mean everything");
+
+    let (sender, mut commands) = tokio::sync::mpsc::channel(1);
+    drop(sender);
+    std::mem::swap(&mut commands, &mut server.commands);
+    let session = tokio::spawn(async move {
+        let command = commands.recv().await.expect("a command");
+        command.answer.send(Taken { matched: 1, taken: 1 }).expect("somebody waits");
+        (command.wish, command.which)
+    });
+    let (code, body) = server.post("/dead-letters/retry", &head, "{\"table\": \"public.docs\"}").await;
+    assert_eq!((code, body.trim_end()), (202, "{\"matched\":1,\"taken\":1}"));
+    let which = Which { table: Some("public.docs".into()), key: None };
+    assert_eq!(session.await.expect("no panic"), (Wish::Retry, which));
+    let (code, body) = server.post("/dead-letters/retry", &head, "{}").await;
+    assert_eq!(code, 503, "the session is over: {body}");
 }

@@ -12,6 +12,7 @@
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
 //! d 0 name 0 leaf chunk               empty: the chunk is done
+//! x 0 name 0 i key, x 0 name 0 t key  a dead letter, in JSON; the key is an i64 (its sign bit turned, so that it sorts) or a text
 //! ```
 //!
 //! Numbers are big-endian, so that keys sort as numbers; a PostgreSQL name holds no NUL. A chunk's flag is a key of
@@ -20,6 +21,7 @@
 
 use super::BlockRange;
 use crate::change::{Lsn, Oid};
+use crate::mutation::Key;
 
 pub(super) const FORMAT: u32 = 1;
 
@@ -50,6 +52,37 @@ pub(super) fn done_key(name: &str, leaf: Oid, chunk: u32) -> Vec<u8> {
 
 pub(super) fn done_prefix(name: &str, leaf: Oid) -> Vec<u8> {
     [b"d\0", name.as_bytes(), b"\0", &leaf.to_be_bytes()].concat()
+}
+
+pub(super) fn letter_prefix(name: &str) -> Vec<u8> {
+    [b"x\0", name.as_bytes(), b"\0"].concat()
+}
+
+pub(super) fn letter_key(name: &str, key: &Key) -> Vec<u8> {
+    let mut bytes = letter_prefix(name);
+    match key {
+        Key::Int(key) => {
+            bytes.push(b'i');
+            bytes.extend((*key as u64 ^ 1 << 63).to_be_bytes());
+        }
+        Key::Text(key) => {
+            bytes.push(b't');
+            bytes.extend(key.as_bytes());
+        }
+    }
+    bytes
+}
+
+/// The table and the key, from what `letter_key` made.
+pub(super) fn decode_letter_key(bytes: &[u8]) -> Option<(&str, Key)> {
+    let rest = bytes.strip_prefix(b"x\0")?;
+    let (name, key) = rest.split_at_checked(rest.iter().position(|&byte| byte == 0)?)?;
+    let key = match key.get(1..)? {
+        [b'i', key @ ..] => Key::Int((decode_u64(key)? ^ 1 << 63) as i64),
+        [b't', key @ ..] => Key::Text(str::from_utf8(key).ok()?.into()),
+        _ => return None,
+    };
+    Some((str::from_utf8(name).ok()?, key))
 }
 
 /// The prefixes under which everything of a table's leaves is.

@@ -36,6 +36,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::change::{Lsn, Oid};
+use crate::letters::{Letter, TableLetters};
+use crate::mutation::Key;
 
 pub use error::StoreError;
 use writer::Writer;
@@ -58,6 +60,8 @@ pub struct Saved {
     pub clean_stop: bool,
     /// By qualified name, `schema.table`.
     pub tables: BTreeMap<String, TableState>,
+    /// By the same names.
+    pub letters: BTreeMap<String, TableLetters>,
 }
 
 /// Where we are in which PostgreSQL.
@@ -132,6 +136,9 @@ enum Operation {
     MarkChunksDone { name: String, leaf: Oid, chunks: Vec<u32> },
     MarkCopied { name: String },
     RemoveTable { name: String },
+    KeepLetter { name: String, key: Key, letter: Letter },
+    ClearLetters { name: String, keys: Vec<Key> },
+    ClearAllLetters { name: String },
 }
 
 /// Several changes that must be true together.
@@ -172,11 +179,12 @@ impl Batch {
         self.with(Operation::MarkCopied { name: name.to_owned() })
     }
 
-    /// The whole state of a table, flags included, in place of what there was.
+    /// The whole state of a table, flags included, in place of what there was; its dead letters stay.
     pub fn put_table(self, name: &str, table: TableState) -> Batch {
         self.with(Operation::PutTable { name: name.to_owned(), table })
     }
 
+    /// With its dead letters.
     pub fn remove_table(self, name: &str) -> Batch {
         self.with(Operation::RemoveTable { name: name.to_owned() })
     }
@@ -293,6 +301,20 @@ impl Store {
         self.write(Batch::new().mark_copied(name)).await
     }
 
+    /// In place of the letter that the key may have.
+    pub async fn keep_letter(&self, name: &str, key: Key, letter: Letter) -> Result<(), StoreError> {
+        self.one(Operation::KeepLetter { name: name.to_owned(), key, letter }).await
+    }
+
+    pub async fn clear_letters(&self, name: &str, keys: Vec<Key>) -> Result<(), StoreError> {
+        self.one(Operation::ClearLetters { name: name.to_owned(), keys }).await
+    }
+
+    pub async fn clear_all_letters(&self, name: &str) -> Result<(), StoreError> {
+        self.one(Operation::ClearAllLetters { name: name.to_owned() }).await
+    }
+
+    /// With its dead letters.
     pub async fn remove_table(&self, name: &str) -> Result<(), StoreError> {
         self.write(Batch::new().remove_table(name)).await
     }

@@ -99,6 +99,54 @@ fn what_was_written_is_read_again() {
 }
 
 #[test]
+fn letters_stay_with_their_table_until_they_are_cleared() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let letter = |reason: &str| Letter {
+        field: Some("title".into()),
+        reason: reason.into(),
+        lsn: "16/B374D848".into(),
+        origin: crate::letters::Origin::Copy,
+        unix_seconds: 7,
+        attempts: 1,
+        payload: vec![("title".into(), "é".into())],
+    };
+    let keys = [Key::Int(i64::MIN), Key::Int(-1), Key::Int(3), Key::Text("".into()), Key::Text("a|\0é".into())];
+    runtime().block_on(async {
+        let (store, _) = Store::open(directory.path(), &identity()).expect("opens");
+        store.slot_created(1, 1, Lsn(100)).await.expect("writes");
+        assert!(store.keep_letter("public.docs", keys[0].clone(), letter("no table")).await.is_err());
+        // A name that begins with the other's.
+        for name in ["public.docs", "public.docs2"] {
+            store.put_table(name, table(vec![leaf(10, 3)])).await.expect("writes");
+            for key in &keys {
+                store.keep_letter(name, key.clone(), letter("too long")).await.expect("writes");
+            }
+        }
+        store.keep_letter("public.docs", keys[1].clone(), letter("still")).await.expect("in its place");
+        store.clear_letters("public.docs", vec![keys[2].clone()]).await.expect("writes");
+        store.clear_all_letters("public.docs2").await.expect("writes");
+        store.put_table("public.docs", table(vec![])).await.expect("a new plan of the copy");
+        store.close().await.expect("closes");
+
+        let (store, saved) = Store::open(directory.path(), &identity()).expect("opens");
+        let of = |key: &Key| (key.clone(), letter(if *key == keys[1] { "still" } else { "too long" }));
+        let kept = keys.iter().filter(|key| **key != keys[2]).map(of).collect();
+        assert_eq!(saved.letters, BTreeMap::from([("public.docs".to_owned(), kept)]));
+        store.remove_table("public.docs").await.expect("writes");
+        store.close().await.expect("closes");
+
+        let (store, saved) = Store::open(directory.path(), &identity()).expect("opens");
+        assert!(saved.letters.is_empty(), "made anew: nothing is absent");
+        store.put_table("public.docs", table(vec![])).await.expect("writes");
+        store.keep_letter("public.docs", keys[0].clone(), letter("too long")).await.expect("writes");
+        store.slot_created(1, 1, Lsn(200)).await.expect("writes");
+        store.close().await.expect("closes");
+        let (_, saved) = Store::open(directory.path(), &identity()).expect("opens");
+        assert!(saved.letters.is_empty(), "a new slot, a new beginning");
+    });
+}
+
+#[test]
 fn a_new_slot_forgets_every_table() {
     let directory = tempfile::tempdir().expect("temporary directory");
     runtime().block_on(async {

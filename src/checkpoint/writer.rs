@@ -16,6 +16,7 @@ use super::{
     Answer, Batch, Identity, LeafState, Operation, Request, Saved, SavedSource, SlotIntent, StoreError, TableState,
 };
 use crate::change::{Lsn, Oid};
+use crate::letters::TableLetters;
 
 /// sled would take 1 GiB. What is here is a few MB at most and is read only at open.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -207,7 +208,7 @@ impl Writer {
                 }
             }
             Operation::PutTable { name, table } => {
-                self.remove_table(&name, known, writes)?;
+                self.remove_leaves(&name, known, writes)?;
                 let TableState { oid, collection, row_filter, key, copied, skip_until, leaves } = table;
                 let oids = leaves.iter().map(|leaf| leaf.oid).collect();
                 let info = TableInfo { oid, collection, row_filter, key, copied, skip_until, leaves: oids };
@@ -244,11 +245,29 @@ impl Writer {
                 put_table_record(&name, known, writes);
             }
             Operation::RemoveTable { name } => self.remove_table(&name, known, writes)?,
+            Operation::KeepLetter { name, key, letter } => {
+                if !known.tables.contains_key(&name) {
+                    return Err(no_table(&name));
+                }
+                let text = serde_json::to_vec(&letter).map_err(|error| refused(&error.to_string()))?;
+                writes.put(codec::letter_key(&name, &key), text);
+            }
+            Operation::ClearLetters { name, keys } => {
+                for key in keys {
+                    writes.remove(codec::letter_key(&name, &key));
+                }
+            }
+            Operation::ClearAllLetters { name } => self.remove_prefix(&codec::letter_prefix(&name), writes)?,
         }
         Ok(())
     }
 
     fn remove_table(&self, name: &str, known: &mut Known, writes: &mut Writes) -> Result<(), StoreError> {
+        self.remove_leaves(name, known, writes)?;
+        self.remove_prefix(&codec::letter_prefix(name), writes)
+    }
+
+    fn remove_leaves(&self, name: &str, known: &mut Known, writes: &mut Writes) -> Result<(), StoreError> {
         known.tables.remove(name);
         writes.remove(codec::table_key(name));
         for prefix in codec::leaf_prefixes(name) {
@@ -340,7 +359,14 @@ impl Writer {
             let TableRecord { oid, copied, collection, row_filter, key, skip_until, .. } = record;
             tables.insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, skip_until, leaves });
         }
-        Ok(Saved { source, intent, clean_stop, tables })
+        let mut letters: BTreeMap<String, TableLetters> = BTreeMap::new();
+        for entry in self.database.scan_prefix(b"x\0") {
+            let (key, value) = entry.map_err(|error| StoreError::from_sled(&self.path, error))?;
+            let (name, key) = codec::decode_letter_key(&key).ok_or_else(|| damaged("the key of a dead letter"))?;
+            let letter = serde_json::from_slice(&value).map_err(|_| damaged("a dead letter"))?;
+            letters.entry(name.to_owned()).or_default().insert(key, letter);
+        }
+        Ok(Saved { source, intent, clean_stop, tables, letters })
     }
 
     fn read_leaf(&self, name: &str, leaf: Oid) -> Result<LeafState, StoreError> {

@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod dead_letters;
 pub mod demo;
 pub mod exit;
 pub mod man;
@@ -55,6 +56,7 @@ enum Command {
     Plan(plan::Args),
     Status(status::Args),
     Verify(verify::Args),
+    DeadLetters(dead_letters::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -115,6 +117,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => Box::pin(plan::run(args, &global)).await?,
         Command::Status(args) => Box::pin(status::run(args, &global)).await?,
         Command::Verify(args) => Box::pin(verify::run(args, &global)).await?,
+        Command::DeadLetters(args) => Box::pin(dead_letters::run(args, &global)).await?,
         Command::Demo(args) => {
             return Box::pin(demo::run(args)).await.map_err(|error| Failure::new(Exit::Temporary, error));
         }

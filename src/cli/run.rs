@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Status};
 use crate::config::{Loaded, Settings};
+use crate::letters::Letters;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, RunError};
 use crate::postgres::Disposition;
@@ -40,8 +41,10 @@ pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
     let (status, _) = watch::channel(Status::starting(&source.slot, &source.publication, &target.url));
     let (stop, stopping) = watch::channel(false);
     listen_to_signals(stop)?;
-    let admin = serve_admin(&settings, &status, &metrics).await?;
-    let ended = Box::pin(pipeline::run(settings, metrics, status, stopping)).await;
+    let (letters, commands) = Letters::new();
+    let letters = Arc::new(letters);
+    let admin = serve_admin(&settings, &status, &metrics, &letters).await?;
+    let ended = Box::pin(pipeline::run(settings, metrics, status, (letters, commands), stopping)).await;
     if let Some((shut_down, served)) = admin {
         drop(shut_down);
         // Answers that are being written are finished; a client that holds its connection open does not hold us.
@@ -87,21 +90,35 @@ async fn serve_admin(
     settings: &Settings,
     status: &watch::Sender<Status>,
     metrics: &Arc<Metrics>,
+    letters: &Arc<Letters>,
 ) -> Result<Option<(watch::Sender<()>, tokio::task::JoinHandle<()>)>, Failure> {
     let Some(listen) = settings.admin.listen else { return Ok(None) };
     let admin = admin::bind(listen).await.map_err(|error| Failure::new(Exit::Configuration, error))?;
     tracing::info!(address = %admin.address(), "admin server listens");
     let (shut_down, mut shutting_down) = watch::channel(());
-    let (status, metrics) = (status.subscribe(), Arc::clone(metrics));
+    let path = &settings.state.path;
+    let token = admin::Token::of_state(path).map_err(|source| {
+        Failure::new(Exit::State, NoToken { path: admin::Token::path(path), source })
+            .with_way_out(Some("let this user write to state.path".to_owned()))
+    })?;
+    let (status, metrics, letters) = (status.subscribe(), Arc::clone(metrics), Arc::clone(letters));
     let served = tokio::spawn(async move {
         // The sender never sends: its going away is the signal.
         let shutdown = async move { while shutting_down.changed().await.is_ok() {} };
-        if let Err(error) = admin.serve(status, metrics, shutdown).await {
+        if let Err(error) = admin.serve(status, metrics, letters, token, shutdown).await {
             // Replication does not depend on it.
             tracing::error!(error = &error as &dyn std::error::Error, "admin server ended");
         }
     });
     Ok(Some((shut_down, served)))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the token for commands to the daemon cannot be kept in {path:?}")]
+struct NoToken {
+    path: std::path::PathBuf,
+    #[source]
+    source: std::io::Error,
 }
 
 fn listen_to_signals(stop: watch::Sender<bool>) -> Result<(), Failure> {

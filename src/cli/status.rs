@@ -75,19 +75,26 @@ fn configured(global: &Global) -> Result<SocketAddr, Failure> {
     let listen = admin.listen.ok_or_else(|| {
         Failure::new(Exit::Configuration, "admin.listen is \"off\": this daemon cannot be asked; give it an address")
     })?;
-    // What listens on every address is asked on this machine's own.
+    Ok(local(listen))
+}
+
+/// What listens on every address is asked on this machine's own.
+pub(super) fn local(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    Ok(SocketAddr::new(ip, listen.port()))
+    SocketAddr::new(ip, listen.port())
 }
 
-async fn get(address: SocketAddr, path: &str) -> Result<(bool, String), reqwest::Error> {
+pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
     // The daemon's own address is never behind a proxy.
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
-    let answer = client.get(format!("http://{address}{path}")).send().await?;
+    reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()
+}
+
+pub(super) async fn get(address: SocketAddr, path: &str) -> Result<(bool, String), reqwest::Error> {
+    let answer = client()?.get(format!("http://{address}{path}")).send().await?;
     let success = answer.status().is_success();
     Ok((success, answer.text().await?))
 }
@@ -146,6 +153,9 @@ pub fn render(status: &Status) -> String {
         }
         if !table.indexes.is_empty() && table.indexes.iter().all(|index| index.state == "finished") {
             push(&mut out, format_args!("  indexes finished"));
+        }
+        if table.dead_letters > 0 {
+            push(&mut out, format_args!("  {} dead letters (`walvec dead-letters list`)", table.dead_letters));
         }
         for (what, reason) in [("stopped", &table.stopped_reason), ("waits for", &table.blocked_by)] {
             if let Some(reason) = reason {

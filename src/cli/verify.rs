@@ -102,6 +102,9 @@ fn push_table(out: &mut String, table: &TableReport) {
     if table.fence_not_passed {
         push(out, format_args!("  the daemon did not get past what was committed when the check began"));
     }
+    if table.dead_letters > 0 {
+        push(out, format_args!("  {} rows are dead letters (`walvec dead-letters list`)", table.dead_letters));
+    }
     for (count, what) in [
         (table.missing, "missing (a row without an entity)"),
         (table.extra, "extra (an entity without a row)"),

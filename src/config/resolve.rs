@@ -341,6 +341,7 @@ impl Resolver<'_> {
             );
             self.at(&pipeline.request_bytes_max, "pipeline.request_bytes_max", sentence);
         }
+        let payload = self.size(&pipeline.dead_letter_payload_bytes, "pipeline.dead_letter_payload_bytes", 0, 64 * KIB);
         let touched = self.size(&pipeline.touched_bytes_max, "pipeline.touched_bytes_max", 64 * KIB, GIB);
         let checkpoint_interval =
             self.duration(&pipeline.checkpoint_interval, "pipeline.checkpoint_interval", 10 * MS, 10 * MINUTE);
@@ -353,6 +354,7 @@ impl Resolver<'_> {
             chunk_bytes: self.size(&pipeline.chunk_bytes, "pipeline.chunk_bytes", 64 * KIB, GIB),
             touched_bytes_max: touched as usize,
             checkpoint_interval,
+            dead_letter_payload_bytes: payload as usize,
             grace_period: self.duration(&pipeline.grace_period, "pipeline.grace_period", Duration::ZERO, 60 * MINUTE),
         }
     }
@@ -487,6 +489,7 @@ impl Resolver<'_> {
             scalar_indexes: table.scalar_indexes,
             placeholder_vector: table.placeholder_vector,
             on_misfit: on_misfit.unwrap_or_default(),
+            dead_letters_max: self.count(&table.dead_letters_max, "table.dead_letters_max", 0, 1_000_000) as usize,
             on_add_column: on_add_column.unwrap_or_default(),
             on_schema_change: on_schema_change.unwrap_or_default(),
             num_shards,

@@ -174,6 +174,8 @@ pub struct PipelineSettings {
     pub checkpoint_interval: Duration,
     /// How long a SIGTERM may drain before the rest is abandoned (and replayed at the next start).
     pub grace_period: Duration,
+    /// Of a dead row's values, as text; 0: none are kept.
+    pub dead_letter_payload_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,10 +212,18 @@ pub enum OnMisfit {
     Truncate,
     /// The row is left out, and an entity of its key deleted.
     SkipRow,
+    /// The same, and the row is remembered with the reason until it fits.
+    DeadLetter,
 }
 
 impl OnMisfit {
-    pub const ALL: [OnMisfit; 4] = [OnMisfit::Error, OnMisfit::Null, OnMisfit::Truncate, OnMisfit::SkipRow];
+    pub const ALL: [OnMisfit; 5] =
+        [OnMisfit::Error, OnMisfit::Null, OnMisfit::Truncate, OnMisfit::SkipRow, OnMisfit::DeadLetter];
+
+    /// Is the row left out, and the table goes on?
+    pub fn leaves_out(self) -> bool {
+        matches!(self, OnMisfit::SkipRow | OnMisfit::DeadLetter)
+    }
 
     /// As the configuration spells it.
     pub fn name(self) -> &'static str {
@@ -222,6 +232,7 @@ impl OnMisfit {
             OnMisfit::Null => "null",
             OnMisfit::Truncate => "truncate",
             OnMisfit::SkipRow => "skip_row",
+            OnMisfit::DeadLetter => "dead_letter",
         }
     }
 }
@@ -302,8 +313,10 @@ pub struct TableSettings {
     pub scalar_indexes: bool,
     /// Give a table without a vector a constant one, as a collection must have one.
     pub placeholder_vector: bool,
-    /// For fields that do not say.
+    /// For fields that do not say; `DeadLetter` also for rows that the server refuses.
     pub on_misfit: OnMisfit,
+    /// Dead letters that stop the table when there is one more.
+    pub dead_letters_max: usize,
     pub on_add_column: OnAddColumn,
     pub on_schema_change: OnSchemaChange,
     pub num_shards: Option<u32>,

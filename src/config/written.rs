@@ -170,6 +170,9 @@ pub struct Pipeline {
     /// How long SIGTERM may drain before the rest is left (and replayed at the next start), up to 1 h. Default 20s.
     #[serde(default = "default_grace_period")]
     pub grace_period: Spanned<HumanDuration>,
+    /// How much of a dead letter's row is kept with it, as text; 0 to 64KiB. Default 0: no values are written to disk.
+    #[serde(default = "default_dead_letter_payload_bytes")]
+    pub dead_letter_payload_bytes: Spanned<ByteSize>,
 }
 
 /// The log, on standard error.
@@ -230,9 +233,13 @@ pub struct Table {
     pub placeholder_vector: bool,
     /// What happens to a value that its field cannot hold, for fields that do not say. `error`: the table stops. `null`:
     /// NULL takes its place. `truncate`: a text is cut at a character, an array at an element. `skip_row`: the row is left
-    /// out, and an entity of its key deleted. Default error.
+    /// out, and an entity of its key deleted. `dead_letter`: the same, and the row is remembered until it fits; also for rows
+    /// that the server refuses. Default error.
     #[serde(default = "default_on_misfit")]
     pub on_misfit: Spanned<String>,
+    /// Dead letters of the table, 0 to 1000000; one more stops it. Default 10000.
+    #[serde(default = "default_dead_letters_max")]
+    pub dead_letters_max: Spanned<u32>,
     /// A column that the table gets later. `ignore`: it is not followed. `add`: the collection gets a field for it (Milvus 2.6 and
     /// newer). `dynamic`: it becomes a member of the dynamic field. `stop`: the table stops. Default ignore.
     #[serde(default = "default_on_add_column")]
@@ -406,6 +413,10 @@ fn default_checkpoint_interval() -> Spanned<HumanDuration> {
     duration(Duration::from_secs(1))
 }
 
+fn default_dead_letter_payload_bytes() -> Spanned<ByteSize> {
+    unplaced(ByteSize(0))
+}
+
 fn default_grace_period() -> Spanned<HumanDuration> {
     duration(Duration::from_secs(20))
 }
@@ -432,6 +443,10 @@ fn default_partition_removed() -> Spanned<String> {
 
 fn default_on_misfit() -> Spanned<String> {
     unplaced("error".into())
+}
+
+fn default_dead_letters_max() -> Spanned<u32> {
+    unplaced(10_000)
 }
 
 fn default_on_add_column() -> Spanned<String> {
@@ -466,6 +481,7 @@ impl Default for Pipeline {
             touched_bytes_max: default_touched_bytes_max(),
             checkpoint_interval: default_checkpoint_interval(),
             grace_period: default_grace_period(),
+            dead_letter_payload_bytes: default_dead_letter_payload_bytes(),
         }
     }
 }
@@ -533,6 +549,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "touched_bytes_max",
             "checkpoint_interval",
             "grace_period",
+            "dead_letter_payload_bytes",
         ],
     ),
     ("log", &["format", "filter"]),
@@ -553,6 +570,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "scalar_indexes",
             "placeholder_vector",
             "on_misfit",
+            "dead_letters_max",
             "on_add_column",
             "on_schema_change",
             "num_shards",

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::ChunkId;
 use super::ledger::Seq;
 use crate::change::{Lsn, Row, Value};
-use crate::mutation::Key;
+use crate::mutation::{Key, Refusal};
 
 /// Bytes that an entry costs beside its row: itself, its key in the queue and in the map.
 const OVERHEAD_BYTES: usize = 200;
@@ -29,6 +29,13 @@ pub(super) enum Content {
     Delete,
     /// The fetch found no row: it was deleted or re-keyed later in the stream, which will say so. Nothing is sent.
     Gone,
+}
+
+/// A row that the target will not take.
+#[derive(Clone, Debug)]
+pub(super) struct Dead {
+    pub(super) row: Row,
+    pub(super) refusal: Refusal,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +57,8 @@ pub(super) struct Entry {
     pub(super) chunks: SmallVec<[ChunkId; 1]>,
     /// The row was refused once; this is the source's present row.
     reread: bool,
+    /// This is the delete in place of a row that was refused for good.
+    pub(super) dead: Option<Box<Dead>>,
     /// What it is charged with: its row as it will be sent.
     pub(super) bytes: usize,
     /// What a delete replaced, so that a sabotaged engine can take it for the row.
@@ -70,6 +79,7 @@ impl Entry {
             position,
             chunks: SmallVec::new(),
             reread: false,
+            dead: None,
             bytes: OVERHEAD_BYTES,
             #[cfg(test)]
             buried: None,
@@ -190,6 +200,31 @@ impl Entry {
     /// Was the row refused for the first time?
     pub(super) fn can_be_reread(&self) -> bool {
         !self.reread && matches!(self.content, Content::Whole(_))
+    }
+
+    /// The row of a dead letter, to be read from the source. It has been read since its last change was dispatched, so
+    /// no snapshot of now can miss one, and no guard is needed.
+    pub(super) fn of_letter(row: Row, widest: usize, key: &Key) -> Entry {
+        let bytes = row.size().max(widest) + key.heap_size();
+        let mut entry = Entry::new(Content::Fetch(row), 0, None, None, Lsn::ZERO);
+        entry.reread = true;
+        entry.bytes += bytes;
+        entry
+    }
+
+    /// Send a delete in place of the refused row, which then becomes a letter.
+    pub(super) fn into_dead(mut self, refusal: Refusal) -> Entry {
+        if let Content::Whole(row) = std::mem::replace(&mut self.content, Content::Delete) {
+            self.dead = Some(Box::new(Dead { row, refusal }));
+        }
+        self.pure = 0;
+        self.beneath = false;
+        self
+    }
+
+    /// Is it a row that was refused?
+    pub(super) fn is_row(&self) -> bool {
+        matches!(self.content, Content::Whole(_))
     }
 
     /// Forget all but the key columns and ask the source for the row as it is now.

@@ -89,7 +89,6 @@ impl Lane {
         self.batch_index.get(key).and_then(|index| self.batch.get(*index)).map(|(_, entry)| entry)
     }
 
-    #[cfg(test)]
     pub(super) fn is_key_busy(&self, key: &Key) -> bool {
         self.pending.contains_key(key) || self.batch_index.contains_key(key)
     }

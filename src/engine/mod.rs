@@ -25,7 +25,7 @@
 //! The letters are explained in `docs/correctness.md`, with the trace that made each rule necessary.
 //!
 //! Here are the types, the clock and what is known; `router` takes the stream, `copying` the chunks, `sending` has the way
-//! to Milvus and back. `entry` is the state of one key, `ledger` the progress.
+//! to Milvus and back, `letters` what becomes of rows that it will not take. `entry` is the state of one key, `ledger` the progress.
 //!
 //! Not here: SQL and locks (`postgres::copy`), retries and bisection of a request (`pipeline::requests`), what is
 //! durable (`checkpoint`), joining all of it (`pipeline`). The simulator that hunts this module lives in `tests/sim`
@@ -36,6 +36,7 @@ mod copying;
 mod entry;
 mod lane;
 mod ledger;
+mod letters;
 mod router;
 mod sending;
 #[cfg(test)]
@@ -54,8 +55,10 @@ use crate::mutation::{Key, Mutations, Refusal};
 use chunk::{Chunk, Dispatched};
 use lane::Lane;
 use ledger::Ledger;
+use letters::Settling;
 use table::Table;
 
+pub use letters::{DeadRow, LetterId};
 pub use table::TableStatus;
 
 /// Bounds. Milliseconds are those of the caller's clock.
@@ -84,6 +87,8 @@ pub struct TableStart {
     pub reread_columns: u64,
     /// Its copy finished before this process began.
     pub copied: bool,
+    /// Dead letters that it may have; one more stops it.
+    pub letters_max: usize,
 }
 
 /// Where the stream starts and what an earlier process may have left behind.
@@ -180,6 +185,11 @@ pub enum Effect {
     ChunkDone { chunk: ChunkId, table: TableId },
     /// The chunk must be read again. `overflow`: the stream touched too many of its keys; the next time, `hold` it.
     ChunkAbandoned { chunk: ChunkId, table: TableId, overflow: bool },
+    /// A row was refused and its delete acknowledged: write the letter, durably, then `letter_settled`.
+    KeepLetter(LetterId, Box<DeadRow>),
+    /// The key (`None`: every key of the table) is at the target again, or deleted: take its letter away, durably, then
+    /// `letter_settled`.
+    ClearLetters { letter: LetterId, table: TableId, key: Option<Key> },
     /// The table takes no more changes until the daemon starts anew; its share of the WAL is kept.
     TableStopped { table: TableId, key: Option<Key>, refusal: Refusal },
 }
@@ -221,6 +231,10 @@ pub enum Flaw {
     NoSentLimit,
     TruncateLeavesChunks,
     NoHorizon,
+    /// A letter counts before it is durable.
+    LetterNotAwaited,
+    /// A refused row becomes a letter, and the entity of its key stays.
+    LetterWithoutDelete,
 }
 
 /// Something that becomes due.
@@ -258,6 +272,8 @@ pub struct Engine {
     timers: BTreeSet<(u64, Timer)>,
     ready: VecDeque<(TableId, usize)>,
     effects: VecDeque<Effect>,
+    /// Letters that are being written or taken away.
+    settling: HashMap<LetterId, (TableId, Settling)>,
     /// Bytes of rows in lanes and in chunks that wait to be dispatched.
     held_bytes: usize,
     #[cfg(test)]
@@ -308,6 +324,7 @@ impl Engine {
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
             effects: VecDeque::new(),
+            settling: HashMap::new(),
             held_bytes: 0,
             #[cfg(test)]
             flaws: Vec::new(),
@@ -464,6 +481,7 @@ flaws! {
     flaw_no_guard => FetchWithoutGuard,
     flaw_no_sent_limit => NoSentLimit,
     flaw_no_horizon => NoHorizon,
+    flaw_letter_not_awaited => LetterNotAwaited,
     flaw_truncate_leaves_chunks => TruncateLeavesChunks,
     flaw_carry_from_chunk_row => CarryFromChunkRow,
 }

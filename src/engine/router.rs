@@ -106,7 +106,7 @@ impl Engine {
 
     /// The table's changes can no longer be mapped: stop it, keep its share of the WAL, let the others go on.
     pub fn stop_table(&mut self, table: TableId, reason: String) {
-        self.stop(table, None, Refusal { field: None, reason });
+        self.stop(table, None, Refusal { field: None, reason, dead_letter: false });
     }
 
     pub(super) fn note_dispatched(&mut self, xid: u32) {

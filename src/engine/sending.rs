@@ -32,7 +32,7 @@ impl Engine {
         for (key, entry) in batch {
             self.held_bytes -= entry.bytes;
             match refused.remove(&key) {
-                None => self.complete(entry),
+                None => self.acknowledged(table, key, entry),
                 Some(refusal) => self.refuse(table, lane_index, key, entry, refusal),
             }
         }
@@ -44,7 +44,8 @@ impl Engine {
     pub fn truncated(&mut self, table: TableId) {
         // A table that was stopped meanwhile is no longer waited for.
         if let Some(at) = self.barrier.iter().position(|truncate| truncate.table == table) {
-            self.ledger.release(self.barrier.remove(at).seq);
+            let seq = self.barrier.remove(at).seq;
+            self.clear_letters(table, seq);
         }
     }
 
@@ -213,7 +214,7 @@ impl Engine {
     }
 
     /// The target will not take this row. A newer change of the key settles it; else the source is asked for the row
-    /// as it is now; refused again, the table stops.
+    /// as it is now; refused again, it becomes a dead letter where that is the policy, else the table stops.
     pub(super) fn refuse(&mut self, table: TableId, lane_index: usize, key: Key, entry: Entry, refusal: Refusal) {
         let state = &mut self.tables[table.0 as usize];
         if state.stopped.is_some() {
@@ -228,7 +229,19 @@ impl Engine {
             self.held_bytes += entry.bytes;
             self.tables[table.0 as usize].lanes[lane_index].insert_pending(key, entry);
         } else {
-            self.stop(table, Some(key), refusal);
+            let reserved =
+                if entry.is_row() { self.reserve_letter(table, &key, &refusal) } else { Err(refusal.clone()) };
+            match reserved {
+                Ok(()) => {
+                    #[cfg(test)]
+                    if self.flaws.contains(&Flaw::LetterWithoutDelete) {
+                        return self.acknowledged(table, key, entry.into_dead(refusal));
+                    }
+                    self.held_bytes += entry.bytes;
+                    self.tables[table.0 as usize].lanes[lane_index].insert_pending(key, entry.into_dead(refusal));
+                }
+                Err(refusal) => self.stop(table, Some(key), refusal),
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! A table in the engine: its lanes, its horizon, and whether it still takes changes.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::TableStart;
@@ -18,6 +19,11 @@ pub(super) struct Table {
     pub(super) fetch_horizon: Lsn,
     /// Why it takes no more changes.
     pub(super) stopped: Option<String>,
+    /// Keys with a dead letter, or on the way to one: absent at the target.
+    pub(super) letters: HashSet<Key>,
+    pub(super) letters_max: usize,
+    /// Letters that are being written or taken away.
+    pub(super) letters_settling: usize,
     /// The largest row seen, which a row with missing columns is charged as.
     pub(super) widest_row: usize,
 }
@@ -34,6 +40,8 @@ pub struct TableStatus {
     /// What progress must reach for `following`.
     pub horizon: Lsn,
     pub stopped: Option<String>,
+    /// Rows that the target will not take, and that are set aside.
+    pub dead_letters: usize,
     pub pending: usize,
     pub in_flight: usize,
     /// Keys that wait because an attempt without an answer may still land.
@@ -51,6 +59,9 @@ impl Table {
             horizon: server_lsn,
             fetch_horizon: Lsn::ZERO,
             stopped: None,
+            letters: HashSet::new(),
+            letters_max: start.letters_max,
+            letters_settling: 0,
             widest_row: 0,
         }
     }
@@ -70,7 +81,7 @@ impl Table {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.lanes.iter().all(Lane::is_idle)
+        self.letters_settling == 0 && self.lanes.iter().all(Lane::is_idle)
     }
 
     pub(super) fn status(&self, progress: Lsn, at_rest: bool, ignore_horizon: bool) -> TableStatus {
@@ -78,9 +89,13 @@ impl Table {
         TableStatus {
             copied: self.copied,
             following,
-            exact: following && at_rest && (progress >= self.fetch_horizon || ignore_horizon),
+            exact: following
+                && at_rest
+                && self.letters.is_empty()
+                && (progress >= self.fetch_horizon || ignore_horizon),
             horizon: self.horizon,
             stopped: self.stopped.clone(),
+            dead_letters: self.letters.len(),
             pending: self.lanes.iter().map(Lane::pending_count).sum(),
             in_flight: self.lanes.iter().map(Lane::batch_count).sum(),
             embargoed: self.lanes.iter().map(Lane::embargo_count).sum(),

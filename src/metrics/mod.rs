@@ -120,6 +120,9 @@ pub struct Metrics {
     deleted: IntCounterVec,
     refused: IntCounterVec,
     skipped: IntCounterVec,
+    dead_lettered: IntCounterVec,
+    dead_letters: IntGaugeVec,
+    dead_letter_age_seconds: IntGaugeVec,
     altered: IntCounterVec,
     index_pending_rows: IntGaugeVec,
     fetched: IntCounterVec,
@@ -148,6 +151,10 @@ pub struct TableMetrics {
     pub refused: IntCounter,
     /// Rows left out by the policy of a field.
     pub skipped: IntCounter,
+    pub dead_lettered: IntCounter,
+    pub dead_letters: IntGauge,
+    /// Of the oldest; 0: there is none.
+    pub dead_letter_age_seconds: IntGauge,
     pub fetched: IntCounter,
     /// Rows read by the copy and handed on.
     pub copied: IntCounter,
@@ -325,6 +332,18 @@ impl Metrics {
             deleted: make.by_table("walvec_rows_deleted_total", "Rows whose delete Milvus acknowledged.")?,
             refused: make.by_table("walvec_rows_refused_total", "Rows that do not fit the collection.")?,
             skipped: make.by_table("walvec_rows_skipped_total", "Rows left out, as the policy of a field says.")?,
+            dead_lettered: make
+                .by_table("walvec_rows_dead_lettered_total", "Rows that became dead letters, each time.")?,
+            dead_letters: make.gauge_by(
+                "walvec_dead_letters",
+                "Rows that are set aside because Milvus will not take them.",
+                &["table"],
+            )?,
+            dead_letter_age_seconds: make.gauge_by(
+                "walvec_dead_letter_age_seconds",
+                "Seconds since the oldest dead letter was refused first; 0 without one.",
+                &["table"],
+            )?,
             altered: make.register(IntCounterVec::new(
                 Opts::new("walvec_values_altered_total", "Values replaced or cut, as the policy of their field says."),
                 &["table", "field", "policy"],
@@ -382,6 +401,9 @@ impl Metrics {
             deleted: self.deleted.with_label_values(label),
             refused: self.refused.with_label_values(label),
             skipped: self.skipped.with_label_values(label),
+            dead_lettered: self.dead_lettered.with_label_values(label),
+            dead_letters: self.dead_letters.with_label_values(label),
+            dead_letter_age_seconds: self.dead_letter_age_seconds.with_label_values(label),
             fetched: self.fetched.with_label_values(label),
             copied: self.copied.with_label_values(label),
             copied_bytes: self.copied_bytes.with_label_values(label),

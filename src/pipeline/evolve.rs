@@ -173,6 +173,7 @@ pub(super) async fn carry_out(process: &mut Process, name: &str, step: &Step, pl
             process.milvus.drop_collection(&collection).await.map_err(failed)?;
             process.store.remove_table(name).await?;
             process.tables.remove(name);
+            process.letters.clear(name, None);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In a session: `session` feeds the engine and carries out its effects; `requests` and `truncate` talk to Milvus until
-//! there is an outcome; `copying` reads chunks; `source_watch` asks PostgreSQL what is flushed; `keyed` and `encode`
+//! there is an outcome; `copying` reads chunks; `source_watch` asks PostgreSQL what is flushed; `letters` sets rows aside that Milvus will not take; `keyed` and `encode`
 //! turn rows into keys and columns; `report` tells people.
 //!
 //! Holds: Milvus acknowledged → checkpoint flushed → LSN confirmed (`session`).
@@ -22,6 +22,7 @@ mod evolve;
 mod fetching;
 mod indexes;
 mod keyed;
+mod letters;
 mod pace;
 mod report;
 mod requests;
@@ -34,11 +35,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
 use crate::config::{self, Settings, TargetSettings, Transport};
+use crate::letters::{Command, Letters};
 use crate::metrics::Metrics;
 use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, RestClient, Token};
 use crate::plan::{Plan, PlanRefusal};
@@ -60,6 +62,7 @@ struct Context {
     plan: Arc<Plan>,
     target: Arc<requests::Target>,
     store: Store,
+    letters: Arc<Letters>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -87,6 +90,7 @@ struct Process {
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     store: Store,
+    letters: Arc<Letters>,
     clock: Clock,
     milvus: Arc<dyn Milvus>,
     trouble: watch::Sender<Option<requests::Trouble>>,
@@ -217,6 +221,7 @@ pub async fn run(
     settings: Settings,
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
+    (letters, mut commands): (Arc<Letters>, mpsc::Receiver<Command>),
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let settings = Arc::new(settings);
@@ -233,11 +238,13 @@ pub async fn run(
         (Some(_), false) => clock.now() + quiet_millis(&settings.target),
         _ => 0,
     };
+    letters.load(saved.letters);
     let mut process = Process {
         settings,
         metrics,
         status,
         store,
+        letters,
         clock,
         milvus,
         trouble: watch::Sender::new(None),
@@ -249,7 +256,7 @@ pub async fn run(
         unfit: evolve::Unfit::new(),
         quiet_until,
     };
-    let ended = run_sessions(&mut process, &mut stop).await;
+    let ended = run_sessions(&mut process, &mut commands, &mut stop).await;
     process.state(State::Stopped);
     let closed = process.store.close().await;
     ended?;
@@ -283,7 +290,11 @@ async fn open_state(
     }
 }
 
-async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -> Result<(), RunError> {
+async fn run_sessions(
+    process: &mut Process,
+    commands: &mut mpsc::Receiver<Command>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), RunError> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     loop {
         process.state(State::Connecting);
@@ -319,7 +330,7 @@ async fn run_sessions(process: &mut Process, stop: &mut watch::Receiver<bool>) -
         let mut reporter = report::Reporter::new(process.status.clone(), process.trouble.subscribe());
         let plan = Arc::clone(&context.plan);
         let session = session::Session::new(context, begin);
-        match session.run(stop.clone(), &mut reporter).await? {
+        match session.run(stop.clone(), commands, &mut reporter).await? {
             session::Ended::Stopped => return Ok(()),
             session::Ended::Lost { error, kept } => {
                 report::note_error(&process.status, &error);

@@ -45,6 +45,9 @@ impl Reporter {
             collection.metrics.phase(metric_phase(table.phase));
             collection.metrics.chunks_done.set(table.chunks_done as i64);
             collection.metrics.chunks_total.set(table.chunks_total as i64);
+            collection.metrics.dead_letters.set(table.dead_letters as i64);
+            let oldest = table.oldest_dead_letter_unix_seconds.map_or(0, |at| unix_seconds().saturating_sub(at));
+            collection.metrics.dead_letter_age_seconds.set(oldest as i64);
         }
         self.gauges(session);
         let overall = if session.is_stopping() { State::Stopping } else { overall(&tables) };
@@ -152,6 +155,7 @@ fn table_status(session: &Session, table: &crate::plan::TablePlan) -> TableStatu
             (done + leaf.done.iter().filter(|done| **done).count() as u64, total + leaf.done.len() as u64)
         })
     });
+    let (dead_letters, oldest) = session.context.letters.summary(&table.qualified_name());
     let phase = match () {
         () if engine.stopped.is_some() => Phase::Stopped,
         () if engine.following => Phase::Following,
@@ -171,6 +175,8 @@ fn table_status(session: &Session, table: &crate::plan::TablePlan) -> TableStatu
         fetched: metrics.fetched.get(),
         horizon_lsn: Some(engine.horizon.to_string()),
         exact: engine.exact,
+        dead_letters: dead_letters as u64,
+        oldest_dead_letter_unix_seconds: oldest,
         indexes: session.indexes.borrow().get(&table.id).into_iter().flatten().map(index_status).collect(),
         blocked_by: session.blocked_by.get(&table.id).cloned(),
         stopped_reason: engine.stopped,
@@ -212,6 +218,10 @@ fn overall(tables: &[TableStatus]) -> State {
     }
 }
 
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Keep an error for `/status`, with its causes.
 pub(super) fn note_error(status: &watch::Sender<Status>, error: &(dyn Error + 'static)) {
     let mut message = error.to_string();
@@ -221,6 +231,6 @@ pub(super) fn note_error(status: &watch::Sender<Status>, error: &(dyn Error + 's
         message.push_str(&error.to_string());
         cause = error.source();
     }
-    let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let at = unix_seconds();
     status.send_modify(|status| status.last_error = Some(LastError { unix_seconds: at, message }));
 }

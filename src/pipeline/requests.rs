@@ -31,6 +31,8 @@ pub(super) struct Collection {
     pub(super) name: String,
     pub(super) primary_field: String,
     pub(super) encoder: Encoder,
+    /// Rows that the server refuses become dead letters.
+    pub(super) refused_to_letters: bool,
     pub(super) metrics: TableMetrics,
 }
 
@@ -252,7 +254,14 @@ impl Target {
                     let at = part.range.start;
                     let key = if part.upserts { &mutations.upserts[at].0 } else { &mutations.deletes[at] };
                     // Not the server's own text: it may quote the value, and this goes to logs and to `/status`.
-                    refused.push((key.clone(), Refusal { field: None, reason: error.to_string() }));
+                    refused.push((
+                        key.clone(),
+                        Refusal {
+                            field: None,
+                            reason: error.to_string(),
+                            dead_letter: part.upserts && collection.refused_to_letters,
+                        },
+                    ));
                 }
                 Class::Poison | Class::Split => {
                     self.metrics.requests(Outcome::Refused).inc();
@@ -563,6 +572,8 @@ mod tests {
         };
         let plan = TablePlan {
             placeholder: None,
+            refused_to_letters: false,
+            dead_letters_max: 0,
             on_add_column: Default::default(),
             on_schema_change: Default::default(),
             id: TableId(0),
@@ -610,6 +621,7 @@ mod tests {
                 name: "t".to_owned(),
                 primary_field: "id".to_owned(),
                 encoder: Encoder::new(&plan),
+                refused_to_letters: false,
                 metrics: metrics.table("public.t"),
             }],
             metrics,

@@ -25,9 +25,10 @@ use tokio::task::JoinSet;
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::config::settings::{OnAddColumn, OnSchemaChange};
-use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, Visibility};
+use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId, Visibility};
+use crate::letters::{Command, Letter};
 use crate::metrics::TablePhase;
-use crate::mutation::Refusal;
+use crate::mutation::{Key, Refusal};
 use crate::postgres::fetch::{Fetched, Fetcher};
 use crate::postgres::{self, Disposition, PostgresError};
 
@@ -66,12 +67,30 @@ pub(super) struct Kept {
 }
 
 /// Something became durable.
-enum Written {
+pub(super) enum Written {
     Checkpoint(Lsn),
     SentLimit(Lsn),
-    ChunkDone { chunk: ChunkId, work: Work },
+    ChunkDone {
+        chunk: ChunkId,
+        work: Work,
+    },
     Copied(TableId),
-    LeafReplaced { table: TableId, leaf: LeafState },
+    LeafReplaced {
+        table: TableId,
+        leaf: LeafState,
+    },
+    LetterKept {
+        id: LetterId,
+        name: String,
+        key: Key,
+        letter: Letter,
+    },
+    /// `id`: the engine waits for it; `key`: only this one.
+    LettersCleared {
+        id: Option<LetterId>,
+        name: String,
+        key: Option<Key>,
+    },
 }
 
 /// What a fetch came to.
@@ -208,6 +227,7 @@ impl Session {
     pub(super) async fn run(
         mut self,
         mut stop: watch::Receiver<bool>,
+        commands: &mut mpsc::Receiver<Command>,
         report: &mut super::report::Reporter,
     ) -> Result<Ended, RunError> {
         for table in self.tables.keys().copied().collect::<Vec<_>>() {
@@ -237,7 +257,7 @@ impl Session {
             let wake = self.next_wake();
             // 1. a person wants us to stop   2. our own writes are durable   3. Milvus answered   4. a table is empty
             // 5. PostgreSQL answered a fetch 6. copy readers, and leaves that were rewritten   7. positions and the slot
-            // 8. time   9. the stream last: everything that makes room comes before what needs it.
+            // 8. time, and what people ask for   9. the stream last: everything that makes room comes before what needs it.
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop), if self.stopping.is_none() => self.begin_stop(),
@@ -259,6 +279,7 @@ impl Session {
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
+                Some(command) = commands.recv(), if self.stopping.is_none() => self.command(command),
                 _ = next_report.tick() => report.refresh(&self),
                 read = self.stream.next_batch(&mut self.batch, BATCH_BYTES), if wants_stream => match read {
                     Ok(()) => self.backlog.extend(self.batch.drain(..)),
@@ -351,10 +372,10 @@ impl Session {
             match effect {
                 Effect::RaiseSentLimit(lsn) => {
                     let store = self.context.store.clone();
-                    self.writes.push(Box::pin(async move {
+                    self.push_write(async move {
                         store.raise_sent_limit(lsn).await?;
                         Ok(Written::SentLimit(lsn))
-                    }));
+                    });
                 }
                 Effect::Send(request) => {
                     let target = Arc::clone(&self.context.target);
@@ -383,6 +404,8 @@ impl Session {
                         self.copy.again(work);
                     }
                 }
+                Effect::KeepLetter(id, dead) => self.keep_letter(id, *dead),
+                Effect::ClearLetters { letter, table, key } => self.clear_letters(Some(letter), table, key),
                 Effect::TableStopped { table, key, refusal } => {
                     self.copy.forget(table, None);
                     self.context.target.collections[table.0 as usize].metrics.phase(TablePhase::Stopped);
@@ -419,7 +442,10 @@ impl Session {
         let reason = format!("{fatal}: {}", fatal.error);
         self.engine.stop_table(fatal.table, reason.clone());
         if let Some(request) = fatal.request {
-            let refused = fatal.keys.into_iter().map(|key| (key, Refusal { field: None, reason: reason.clone() }));
+            let refused = fatal
+                .keys
+                .into_iter()
+                .map(|key| (key, Refusal { field: None, reason: reason.clone(), dead_letter: false }));
             self.engine.answered(request, refused.collect(), fatal.may_land_until);
         }
         Ok(())
@@ -530,10 +556,10 @@ impl Session {
     fn chunk_done(&mut self, chunk: ChunkId) {
         let Some(work) = self.copy.work(chunk).cloned() else { return };
         let (store, name) = (self.context.store.clone(), self.name(work.table));
-        self.writes.push(Box::pin(async move {
+        self.push_write(async move {
             store.mark_chunks_done(&name, work.leaf, vec![work.index as u32]).await?;
             Ok(Written::ChunkDone { chunk, work })
-        }));
+        });
     }
 
     /// The leaf has a new file: its ranges and what was done of them mean nothing any more (L).
@@ -550,20 +576,20 @@ impl Session {
     /// File node, list and cleared flags in one batch.
     fn replace_leaf(&mut self, table: TableId, leaf: LeafState) {
         let (store, name) = (self.context.store.clone(), self.name(table));
-        self.writes.push(Box::pin(async move {
+        self.push_write(async move {
             store.replace_leaf(&name, leaf.clone()).await?;
             Ok(Written::LeafReplaced { table, leaf })
-        }));
+        });
     }
 
     fn finish_copy_if_over(&mut self, table: TableId) {
         let Some(state) = self.tables.get(&table) else { return };
         if !state.copied && state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
             let (store, name) = (self.context.store.clone(), self.name(table));
-            self.writes.push(Box::pin(async move {
+            self.push_write(async move {
                 store.mark_copied(&name).await?;
                 Ok(Written::Copied(table))
-            }));
+            });
         }
     }
 
@@ -579,10 +605,10 @@ impl Session {
         self.writing_checkpoint = true;
         self.checkpoint_at = time + self.context.settings.pipeline.checkpoint_interval.as_millis() as u64;
         let store = self.context.store.clone();
-        self.writes.push(Box::pin(async move {
+        self.push_write(async move {
             store.checkpoint(lsn).await?;
             Ok(Written::Checkpoint(lsn))
-        }));
+        });
     }
 
     fn written(&mut self, written: Written) {
@@ -619,6 +645,17 @@ impl Session {
                 self.awaits_horizon = true;
                 tracing::info!(table = %self.name(table), "copy finished");
             }
+            Written::LetterKept { id, name, key, letter } => {
+                self.context.letters.keep(&name, key, letter);
+                super::crash::point("letter");
+                self.engine.letter_settled(id);
+            }
+            Written::LettersCleared { id, name, key } => {
+                self.context.letters.clear(&name, key.as_ref());
+                if let Some(id) = id {
+                    self.engine.letter_settled(id);
+                }
+            }
             Written::LeafReplaced { table, leaf } => {
                 self.copy.add_leaf(table, &leaf);
                 if let Some(state) = self.tables.get_mut(&table) {
@@ -627,6 +664,10 @@ impl Session {
                 }
             }
         }
+    }
+
+    pub(super) fn push_write(&mut self, write: impl Future<Output = Result<Written, StoreError>> + Send + 'static) {
+        self.writes.push(Box::pin(write));
     }
 
     // ------------------------------------------------------------------------------------------------- the source
@@ -744,9 +785,8 @@ impl Session {
         self.requests.abort_all();
         self.truncates.abort_all();
         self.write_checkpoint(true);
-        while self.writing_checkpoint
-            && let Some(written) = self.writes.next().await
-        {
+        // All of them: the next session begins with what is known to be on disk.
+        while let Some(written) = self.writes.next().await {
             self.written(written?);
         }
         let now = self.context.clock.now();
@@ -764,7 +804,7 @@ impl Session {
         Ok(Ended::Lost { error, kept })
     }
 
-    fn name(&self, table: TableId) -> String {
+    pub(super) fn name(&self, table: TableId) -> String {
         self.context.plan.table(table).qualified_name()
     }
 

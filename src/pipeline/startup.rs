@@ -108,9 +108,10 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         key_columns: table.key.columns().iter().fold(0, |mask, column| mask | 1 << column),
         reread_columns: mask(table.columns.iter().map(|column| column.reread)),
         copied: states.get(&table.id).is_some_and(|state| state.copied),
+        letters_max: table.dead_letters_max,
     });
     let pipeline = &settings.pipeline;
-    let engine = Engine::new(
+    let mut engine = Engine::new(
         EngineSettings {
             lanes: pipeline.lanes,
             request_rows_max: pipeline.request_rows_max,
@@ -133,6 +134,9 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
             now,
         },
     );
+    for table in &plan.tables {
+        engine.known_letters(table.id, process.letters.keys(&table.qualified_name()));
+    }
     if process.quiet_until > now {
         tracing::info!(
             milliseconds = process.quiet_until - now,
@@ -146,6 +150,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         plan,
         settings,
         store: process.store.clone(),
+        letters: Arc::clone(&process.letters),
         metrics: Arc::clone(&process.metrics),
         clock: process.clock,
     });
@@ -242,6 +247,7 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
                 });
                 process.intent = None;
                 process.tables.clear();
+                process.letters.clear_all();
                 tracing::info!(slot = %settings.source.slot, %consistent_point, "slot created");
                 return Ok(session);
             }
@@ -441,6 +447,7 @@ fn target(process: &Process, plan: &Plan) -> Target {
                 name: table.collection.name.clone(),
                 primary_field: table.collection.fields[table.key.field()].name.clone(),
                 encoder: Encoder::new(table),
+                refused_to_letters: table.refused_to_letters,
                 metrics: process.metrics.table(&table.qualified_name()),
             })
             .collect(),

@@ -162,6 +162,8 @@ pub fn placeholder(id: TableId, oid: Oid, table: &Table, settings: &TableSetting
         },
         indexes: Vec::new(),
         placeholder: None,
+        refused_to_letters: false,
+        dead_letters_max: 0,
         on_add_column: settings.on_add_column,
         on_schema_change: settings.on_schema_change,
         remarks: Vec::new(),

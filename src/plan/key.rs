@@ -151,5 +151,5 @@ fn absent(field: &str, value: &Value) -> Refusal {
 }
 
 fn refusal(field: &str, reason: impl Into<String>) -> Refusal {
-    Refusal { field: Some(field.to_owned()), reason: reason.into() }
+    Refusal { field: Some(field.to_owned()), reason: reason.into(), dead_letter: false }
 }

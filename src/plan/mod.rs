@@ -64,6 +64,10 @@ pub struct TablePlan {
     pub indexes: Vec<IndexPlan>,
     /// Index into `collection.fields` of a vector that is the same in every entity (`build::PLACEHOLDER`).
     pub placeholder: Option<usize>,
+    /// Rows that the server refuses become dead letters, instead of stopping the table.
+    pub refused_to_letters: bool,
+    /// Dead letters that it may have.
+    pub dead_letters_max: usize,
     pub on_add_column: OnAddColumn,
     pub on_schema_change: OnSchemaChange,
     /// What the reader of `walvec plan` should know.

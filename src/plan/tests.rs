@@ -37,6 +37,7 @@ pub(crate) fn settings() -> TableSettings {
         scalar_indexes: false,
         placeholder_vector: false,
         on_misfit: OnMisfit::Error,
+        dead_letters_max: 10_000,
         on_add_column: Default::default(),
         on_schema_change: Default::default(),
         num_shards: None,

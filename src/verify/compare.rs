@@ -37,7 +37,7 @@ pub struct Expected<'a> {
 impl Expected<'_> {
     /// The row is to be left out because of this value (`None`: NULL).
     pub fn skips(&self, text: Option<&str>) -> bool {
-        self.column.on_misfit == OnMisfit::SkipRow && !fit::fits(self, text)
+        self.column.on_misfit.leaves_out() && !fit::fits(self, text)
     }
 }
 

@@ -54,12 +54,14 @@ struct DaemonTable {
     name: String,
     phase: String,
     stopped_reason: Option<String>,
+    #[serde(default)]
+    dead_letters: u64,
 }
 
 /// What the daemon says of a table.
 pub enum TableState {
     /// In step, or there is nobody to ask.
-    Comparable,
+    Comparable { dead_letters: u64 },
     /// The daemon gave the table up; what it has is compared as it is.
     Stopped(String),
 }
@@ -93,10 +95,12 @@ impl<'a> Fence<'a> {
     pub async fn following(&self, table: &str, deadline: Instant) -> Result<TableState, VerifyError> {
         loop {
             let Some(status) = self.status().await else {
-                return Ok(TableState::Comparable);
+                return Ok(TableState::Comparable { dead_letters: 0 });
             };
             let phase = match status.tables.into_iter().find(|known| known.name == table) {
-                Some(DaemonTable { phase, .. }) if phase == "following" => return Ok(TableState::Comparable),
+                Some(DaemonTable { phase, dead_letters, .. }) if phase == "following" => {
+                    return Ok(TableState::Comparable { dead_letters });
+                }
                 Some(DaemonTable { phase, stopped_reason, .. }) if phase == "stopped" => {
                     return Ok(TableState::Stopped(stopped_reason.unwrap_or_default()));
                 }

@@ -122,7 +122,9 @@ pub struct TableReport {
     pub fence_not_passed: bool,
     /// Why the daemon gave the table up, if it did.
     pub stopped: Option<String>,
-    /// The first of them.
+    /// Rows that the daemon has set aside; those that only the server refused are among the missing.
+    pub dead_letters: u64,
+    /// The first of the differences.
     pub differences: Vec<Difference>,
 }
 
@@ -231,9 +233,9 @@ pub async fn verify(
     for table in &plan.tables {
         let name = table.qualified_name();
         let state = fence.following(&name, Instant::now() + options.timeout).await?;
-        let stopped = match state {
-            TableState::Comparable => None,
-            TableState::Stopped(reason) => Some(reason),
+        let (stopped, dead_letters) = match state {
+            TableState::Comparable { dead_letters } => (None, dead_letters),
+            TableState::Stopped(reason) => (Some(reason), 0),
         };
         let collection = table.collection.name.as_str();
         let existing = client
@@ -254,7 +256,13 @@ pub async fn verify(
             fence: &fence,
             options: &options,
             stopped: stopped.is_some(),
-            report: TableReport { table: name, collection: collection.to_owned(), stopped, ..TableReport::default() },
+            report: TableReport {
+                table: name,
+                collection: collection.to_owned(),
+                stopped,
+                dead_letters,
+                ..TableReport::default()
+            },
         };
         report.tables.push(comparison.run(&mut progress).await?);
     }

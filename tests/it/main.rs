@@ -13,6 +13,7 @@
 //! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
 //! plan             what it shows, and what it finds different
 //! schema           the table changes under the daemon
+//! dead_letters     rows that Milvus will not take
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -30,6 +31,7 @@
 mod bench_server;
 mod check;
 mod dashboards;
+mod dead_letters;
 mod faults;
 mod filters;
 mod keys;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::Flaw;
 
-use super::script::{Faults, Op, Scenario, delete, insert, rekey, scalar, truncate, vector};
+use super::script::{Faults, Op, Scenario, delete, insert, rekey, scalar, scalar_poison, truncate, vector};
 use super::world::{Sabotage, ShellFlaw};
 use super::{Budget, run, search};
 
@@ -70,6 +70,10 @@ broken! {
         Scenario::new(&[(0, 0), (1, 0)], true, &[&[truncate()]]);
     no_horizon: Engine(Flaw::NoHorizon),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[truncate()], &[insert(0, 0)]]).with(|f| f.kills = 3);
+    letter_not_awaited: Engine(Flaw::LetterNotAwaited),
+        Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)]]).dead_letters();
+    letter_without_delete: Engine(Flaw::LetterWithoutDelete),
+        Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)]]).dead_letters();
 
     confirm_before_flush: Shell(ShellFlaw::ConfirmBeforeFlush),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)]]);

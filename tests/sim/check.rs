@@ -4,7 +4,7 @@
 //! - A table called *exact* is the source's table at the position that the stream has reached.
 //! - A table called *following*: every key shows a state that the source had between progress and that position. A key
 //!   that was fetched may be newer, or wait for the deletion that its fetch has seen, until progress is past the fetch.
-//! - At rest the target equals the source, progress is at its end and the memory budget is free.
+//! - At rest the target equals the source but for rows that it will not take: these are absent, and each has a letter, progress is at its end and the memory budget is free.
 
 use crate::change::{Lsn, TableId};
 
@@ -56,7 +56,8 @@ impl World {
             }
             let in_range = self.source.states(progress, reached, events).any(|state| shows(state[table][key]));
             let fetched = daemon.fetched_at[table][key] > progress;
-            if !(in_range || fetched && self.may_wait_for_its_fetch(table, key, progress, shown)) {
+            let dead = self.may_be_dead(table, key, progress, shown);
+            if !(in_range || dead || fetched && self.may_wait_for_its_fetch(table, key, progress, shown)) {
                 return Err(format!(
                     "table {table} is called following at progress {}, but key {key} shows {shown:?}, a state that the \
                      source did not have since",
@@ -78,6 +79,13 @@ impl World {
         let life = past.iter().rev().take_while(|entity| entity.is_some()).flatten().copied();
         let later = self.source.states(progress, end, 0).filter_map(|state| self.entity(state[table][key]));
         life.chain(later).any(|entity| entity[SCALAR] == shown[SCALAR])
+    }
+
+    /// A row that the target will not take is absent, from its refusal on, as long as it is the key's state or one to come.
+    fn may_be_dead(&self, table: usize, key: usize, progress: Lsn, shown: Option<Entity>) -> bool {
+        let end = self.source.committed.len();
+        let mut states = self.source.states(progress, end, 0).filter_map(|state| self.entity(state[table][key]));
+        self.dead_letters && shown.is_none() && states.any(|entity| self.source.is_poisoned(entity[SCALAR]))
     }
 
     /// What the collection should show for a row.
@@ -107,6 +115,7 @@ impl World {
             && engine.is_idle()
             && engine.settled()
             && self.target.late.is_empty()
+            && !(self.target.healed && self.disk.latest().letters.iter().flatten().any(|&kept| kept))
             && engine.progress() >= self.source.committed.last().map_or(Lsn::ZERO, |transaction| transaction.end_lsn)
     }
 
@@ -120,6 +129,14 @@ impl World {
             for key in 0..KEYS {
                 let source = self.entity(self.source.current()[table][key]);
                 let target = self.shown(self.target.collections[table][key]);
+                let kept = self.disk.durable.letters[table][key];
+                let poisoned = source.is_some_and(|entity| self.source.is_poisoned(entity[SCALAR]));
+                let source = source.filter(|_| !kept);
+                if kept && (!poisoned || self.target.healed) {
+                    return Err(format!(
+                        "at rest, table {table} key {key} has a dead letter, and the target would take it"
+                    ));
+                }
                 if source != target {
                     return Err(format!(
                         "at rest, table {table} key {key}: the source has {source:?}, the target {target:?}"

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::change::{Lsn, Row, TableId, Value};
-use crate::engine::{ChunkId, Effect, Engine, KeyedChange, Start, TableStart};
+use crate::engine::{ChunkId, Effect, Engine, KeyedChange, LetterId, Start, TableStart};
 
 use super::copy::{ChunkJob, FetchJob};
 use super::disk::Put;
@@ -48,6 +48,8 @@ pub(super) struct Daemon {
     pub(super) chunks: Vec<ChunkJob>,
     /// T, and the batch that makes it durable.
     sent_limits: Vec<(Lsn, u64)>,
+    /// Letters that are written or taken away, and the batch of each.
+    letters: Vec<(LetterId, u64)>,
     flush_wanted: Lsn,
     flush_told: Lsn,
     pub(super) copied: [bool; TABLES],
@@ -76,6 +78,7 @@ impl Daemon {
             fetches: Vec::new(),
             chunks: Vec::new(),
             sent_limits: Vec::new(),
+            letters: Vec::new(),
             flush_wanted: Lsn::ZERO,
             flush_told: Lsn::ZERO,
             copied: [false; TABLES],
@@ -159,6 +162,18 @@ impl World {
             if self.disk.is_durable(*batch) || self.has_flaw(ShellFlaw::SentLimitNotFlushed) {
                 actions.push(Action::TellSentLimit(place));
             }
+        }
+        for (place, (_, batch)) in daemon.letters.iter().enumerate() {
+            if self.disk.is_durable(*batch) {
+                actions.push(Action::TellLetter(place));
+            }
+        }
+        if self.target.healed || self.faults.retries > 0 {
+            let latest = self.disk.latest().letters;
+            let each = (0..self.tables).flat_map(|table| (0..KEYS).map(move |key| (table, key)));
+            actions.extend(
+                each.filter(|&(table, key)| latest[table][key]).map(|(table, key)| Action::RetryLetter { table, key }),
+            );
         }
         self.enabled_on_stream(daemon, engine, actions);
         self.enabled_sql(daemon, actions);
@@ -250,9 +265,15 @@ impl World {
             columns,
             key_columns: 1,
             reread_columns: 0,
+            letters_max: usize::MAX,
             copied: list.all_done(),
         };
         let mut engine = Engine::new(self.settings, chunks.iter().take(tables).map(table).collect(), start);
+        let letters = self.disk.latest().letters;
+        for (table, letters) in letters.iter().enumerate().take(tables) {
+            let keys = letters.iter().enumerate().filter(|(_, kept)| **kept).map(|(key, _)| self.codec.key(table, key));
+            engine.known_letters(TableId(table as u32), keys);
+        }
         if let Sabotage::Engine(flaw) = self.sabotage {
             engine.sabotage(flaw);
         }
@@ -281,6 +302,8 @@ impl World {
     }
 
     pub(super) fn reconnect(&mut self) -> Result<(), String> {
+        // The session that was lost ended when its writes were durable.
+        self.disk.flush();
         let quiet_until = if self.has_flaw(ShellFlaw::ReconnectWithoutDrain) {
             self.orphan_requests();
             0
@@ -449,6 +472,20 @@ impl World {
         self.daemon().feed().sent_limit_raised(lsn);
     }
 
+    pub(super) fn tell_letter(&mut self, place: usize) {
+        let (letter, _) = self.daemon().letters.remove(place);
+        self.daemon().feed().letter_settled(letter);
+    }
+
+    pub(super) fn retry_letter(&mut self, table: usize, key: usize) {
+        self.faults.retries = self.faults.retries.saturating_sub(u32::from(!self.target.healed));
+        let id = self.codec.key(table, key);
+        let value = |column: usize| if column == 0 { self.codec.key_value(&id) } else { Value::UnchangedToast };
+        let row = Row((0..self.codec.columns()).map(value).collect());
+        let tried = self.daemon().feed().retry_letter(TableId(table as u32), id, row);
+        note!(self, "       {}", if tried { "tried" } else { "not now" });
+    }
+
     pub(super) fn tell_flushed(&mut self) {
         let flushed = self.source.flushed_lsn;
         let daemon = self.daemon();
@@ -492,6 +529,21 @@ impl World {
                 if let Some(job) = self.take_chunk(chunk) {
                     self.daemon().given_up[job.table][job.range] |= overflow;
                 }
+            }
+            Effect::KeepLetter(id, dead) => {
+                let table = dead.table.0 as usize;
+                let key = self.codec.key_number(&dead.key);
+                let batch = self.disk.write(vec![Put::Letter { table, key, kept: true }]);
+                self.daemon().letters.push((id, batch));
+            }
+            Effect::ClearLetters { letter, table, key } => {
+                let table = table.0 as usize;
+                let put = match key {
+                    Some(key) => Put::Letter { table, key: self.codec.key_number(&key), kept: false },
+                    None => Put::NoLetters { table },
+                };
+                let batch = self.disk.write(vec![put]);
+                self.daemon().letters.push((letter, batch));
             }
             Effect::TableStopped { table, .. } => self.daemon().stopped[table.0 as usize] = true,
         }

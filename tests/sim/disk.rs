@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::change::Lsn;
 
 use super::rng::Rng;
-use super::script::{RANGES, TABLES};
+use super::script::{KEYS, RANGES, TABLES};
 
 /// What walvec keeps.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Stored {
     pub(super) clean: bool,
     pub(super) timeline: u32,
     pub(super) chunks: [ChunkList; TABLES],
+    /// Keys with a dead letter.
+    pub(super) letters: [[bool; KEYS]; TABLES],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,8 @@ pub(super) enum Put {
     FileNode { table: usize, file_node: u32 },
     ClearChunks { table: usize },
     ChunkDone { table: usize, range: usize },
+    Letter { table: usize, key: usize, kept: bool },
+    NoLetters { table: usize },
 }
 
 pub(super) struct Disk {
@@ -107,5 +111,7 @@ fn apply(stored: &mut Stored, put: Put) {
         Put::FileNode { table, file_node } => stored.chunks[table].file_node = file_node,
         Put::ClearChunks { table } => stored.chunks[table].done = [false; RANGES],
         Put::ChunkDone { table, range } => stored.chunks[table].done[range] = true,
+        Put::Letter { table, key, kept } => stored.letters[table][key] = kept,
+        Put::NoLetters { table } => stored.letters[table] = [false; KEYS],
     }
 }

@@ -121,7 +121,7 @@ impl World {
         let job = self.daemon().requests.remove(request);
         let forget = self.has_flaw(ShellFlaw::ForgetLateAttempts);
         let may_land_until = job.may_land_until.filter(|_| !forget);
-        let codec = self.codec;
+        let (codec, dead_letter) = (self.codec, self.dead_letters);
         let daemon = self.daemon();
         daemon.unsettled_until = daemon.unsettled_until.max(may_land_until.unwrap_or(0));
         let refused: Vec<(usize, usize)> = job.refused.iter().filter_map(|&place| job.mutations[place].key()).collect();
@@ -135,7 +135,8 @@ impl World {
             return; // the stream is lost: only waited for
         }
         let refusal = |(table, key): (usize, usize)| {
-            (codec.key(table, key), Refusal { field: Some(format!("column {SCALAR}")), reason: "poisoned".into() })
+            let refusal = Refusal { field: Some(format!("column {SCALAR}")), reason: "poisoned".into(), dead_letter };
+            (codec.key(table, key), refusal)
         };
         daemon.feed().answered(job.id, refused.into_iter().map(refusal).collect(), may_land_until);
     }

@@ -154,6 +154,26 @@ scenarios! {
         Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)], &[truncate()], &[insert(0, 0)]])
             .with(|f| f.unfit = 2);
 
+    // The same, set aside as dead letters.
+    x01_refused_update_then_scalar_update:
+        Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)], &[scalar(0)]]).dead_letters();
+    x02_delete_then_refused_insert:
+        Scenario::new(&[(0, 0)], false, &[&[delete(0)], &[insert_poison(0, 0)], &[vector(0)]]).dead_letters();
+    x03_refused_row_then_key_change:
+        Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)], &[rekey(0, 1)], &[insert(0, 0)]]).dead_letters();
+    x04_refused_row_in_the_copy:
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[scalar_poison(0)], &[scalar_poison(1)]]).dead_letters();
+    x05_refused_row_then_delete:
+        Scenario::new(&[(0, 0)], false, &[&[both_poison(0)], &[delete(0)]]).dead_letters();
+    x06_refused_row_then_truncate:
+        Scenario::new(&[(0, 0), (1, 0)], false, &[&[scalar_poison(0)], &[truncate()], &[insert(1, 0)]]).dead_letters();
+    x07_tried_again_while_changes_come:
+        Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)], &[vector(0)], &[scalar_poison(0)], &[scalar(0)]])
+            .dead_letters().with(|f| f.retries = 4);
+    x08_letters_of_a_server_that_forgets:
+        Scenario::new(&[(0, 0)], true, &[&[scalar_poison(0)], &[scalar(0)]])
+            .dead_letters().with(|f| { f.server_crashes = 1; f.failovers = 1 });
+
     // Servers that forget.
     l01_asynchronous_commit_lost_during_the_copy:
         Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)]]).with(|f| f.server_crashes = 1);

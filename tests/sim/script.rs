@@ -104,6 +104,10 @@ pub(super) struct Faults {
     pub(super) failovers: u32,
     /// A table changes its shape and must stop.
     pub(super) unfit: u32,
+    /// A person tries a dead letter again, though nothing has changed.
+    pub(super) retries: u32,
+    /// The target takes poisoned rows from then on.
+    pub(super) heals: u32,
 }
 
 impl Faults {
@@ -117,6 +121,8 @@ impl Faults {
             &mut self.server_crashes,
             &mut self.failovers,
             &mut self.unfit,
+            &mut self.retries,
+            &mut self.heals,
         ];
         for kind in kinds {
             if rng.percent(40) {
@@ -139,6 +145,8 @@ pub(super) struct Scenario {
     pub(super) script: Vec<Vec<(usize, Op)>>,
     /// So many transactions of the script are committed below the slot's consistent point, and not yet visible.
     pub(super) below_slot: usize,
+    /// Refused rows become dead letters instead of stopping their table.
+    pub(super) dead_letters: bool,
     pub(super) faults: Faults,
 }
 
@@ -152,12 +160,20 @@ impl Scenario {
             copying,
             script: script.iter().map(|ops| ops.iter().map(|&op| (0, op)).collect()).collect(),
             below_slot: 0,
+            dead_letters: false,
             faults: Faults { kills: 2, clean_stops: 1, lost_answers: 1, cuts: 1, ..Faults::default() },
         }
     }
 
     pub(super) fn below_slot(mut self, transactions: usize) -> Scenario {
         self.below_slot = transactions;
+        self
+    }
+
+    pub(super) fn dead_letters(mut self) -> Scenario {
+        self.dead_letters = true;
+        self.faults.retries = 2;
+        self.faults.heals = 1;
         self
     }
 
@@ -176,7 +192,7 @@ impl Scenario {
     pub(super) fn random(rng: &mut Rng) -> Scenario {
         let tables = if rng.percent(25) { 2 } else { 1 };
         let wide = rng.percent(35);
-        let (poisons, filters) = (rng.percent(15), rng.percent(20));
+        let (poisons, filters) = (rng.percent(25), rng.percent(20));
         let mut present = [[None; KEYS]; TABLES];
         let mut initial = Vec::new();
         for (table, rows) in present.iter_mut().enumerate().take(tables) {
@@ -207,10 +223,13 @@ impl Scenario {
             server_crashes: rng.pick(&[0, 0, 0, 1]),
             failovers: rng.pick(&[0, 0, 0, 1]),
             unfit: rng.pick(&[0, 0, 0, 0, 0, 0, 1]),
+            retries: rng.pick(&[0, 0, 1, 3]),
+            heals: rng.pick(&[0, 1]),
         };
         let copying = rng.percent(60);
         let below_slot = if copying && rng.percent(20) { rng.below(transactions + 1) } else { 0 };
-        Scenario { tables, wide, initial, copying, script, below_slot, faults }
+        let dead_letters = rng.percent(60);
+        Scenario { tables, wide, initial, copying, script, below_slot, dead_letters, faults }
     }
 }
 

@@ -91,6 +91,8 @@ pub(super) enum Action {
     AnswerFetch(usize),
     TellFlushed,
     TellSentLimit(usize),
+    TellLetter(usize),
+    RetryLetter { table: usize, key: usize },
     WriteCheckpoint,
     Confirm,
     NoticeSqlLost,
@@ -107,6 +109,7 @@ pub(super) enum Action {
     ServerCrash,
     Failover,
     Unfit(usize),
+    Heal,
 }
 
 impl Action {
@@ -126,15 +129,15 @@ impl Action {
             Action::KeepAlive => 10,
             Action::OpenChunk { .. } => 11,
             Action::AdvanceChunk(_) | Action::CopyFinished(_) => 12,
-            Action::ReadFetch(_) | Action::AnswerFetch(_) => 13,
-            Action::TellFlushed | Action::TellSentLimit(_) => 14,
+            Action::ReadFetch(_) | Action::AnswerFetch(_) | Action::RetryLetter { .. } => 13,
+            Action::TellFlushed | Action::TellSentLimit(_) | Action::TellLetter(_) => 14,
             Action::WriteCheckpoint | Action::Confirm => 15,
             Action::NoticeSqlLost => 16,
             Action::NoticeStreamLost | Action::Reconnect | Action::Start | Action::HealAndRestart => 17,
             Action::Time => 18,
             Action::LoseAnswer(_) | Action::LoseTruncateAnswer(_) => 19,
             Action::Cut | Action::Kill | Action::CleanStop => 20,
-            Action::ServerCrash | Action::Failover | Action::Unfit(_) => 21,
+            Action::ServerCrash | Action::Failover | Action::Unfit(_) | Action::Heal => 21,
         }
     }
 }
@@ -160,6 +163,8 @@ pub(super) struct World {
     pub(super) settings: EngineSettings,
     pub(super) codec: Codec,
     pub(super) tables: usize,
+    /// Refused rows become dead letters.
+    pub(super) dead_letters: bool,
     pub(super) faults: Faults,
     /// Records in the WAL that are none of ours: after a crash they take the place of what was lost.
     other_wal: u32,
@@ -218,12 +223,14 @@ impl World {
             clean: true,
             timeline: 1,
             chunks: [chunks; TABLES],
+            letters: [[false; KEYS]; TABLES],
         };
         World {
             sabotage,
             settings,
             codec,
             tables: scenario.tables,
+            dead_letters: scenario.dead_letters,
             faults: scenario.faults.thinned(&mut rng),
             other_wal: rng.pick(&[0, 0, 2, 8]),
             now: 0,
@@ -364,6 +371,9 @@ impl World {
         if self.faults.failovers > 0 {
             actions.push(Action::Failover);
         }
+        if self.dead_letters && self.faults.heals > 0 && !self.target.healed {
+            actions.push(Action::Heal);
+        }
     }
 
     fn step(&mut self, action: Action) -> Result<(), String> {
@@ -408,6 +418,8 @@ impl World {
             Action::AnswerFetch(job) => self.answer_fetch(job),
             Action::TellFlushed => self.tell_flushed(),
             Action::TellSentLimit(place) => self.tell_sent_limit(place),
+            Action::TellLetter(place) => self.tell_letter(place),
+            Action::RetryLetter { table, key } => self.retry_letter(table, key),
             Action::WriteCheckpoint => self.write_checkpoint(),
             Action::Confirm => self.confirm(),
             Action::NoticeSqlLost => self.notice_sql_lost(),
@@ -433,6 +445,10 @@ impl World {
             Action::ServerCrash => self.server_crash(),
             Action::Failover => self.failover(),
             Action::Unfit(table) => self.unfit(table),
+            Action::Heal => {
+                self.faults.heals -= 1;
+                self.target.healed = true;
+            }
         }
         Ok(())
     }

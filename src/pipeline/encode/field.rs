@@ -119,12 +119,13 @@ impl FieldEncoder {
         FieldEncoder::new(schema, Origin::Placeholder, OnMisfit::Error)
     }
 
-    /// The dynamic field, if any of the columns is a member of it. A table of only such members skips rows if one of them does.
+    /// The dynamic field, if any of the columns is a member of it. The policy that leaves out its
+    /// rows is the table's, so every member has the same.
     pub(super) fn dynamic(columns: &[ColumnPlan]) -> Option<FieldEncoder> {
         let members = columns.iter().enumerate().filter(|(_, column)| column.is_dynamic());
         let members: Vec<_> = members.map(|(at, column)| (column.name.clone(), at, column.source.clone())).collect();
-        let skips = columns.iter().any(|column| column.is_dynamic() && column.on_misfit == OnMisfit::SkipRow);
-        let on_misfit = if skips { OnMisfit::SkipRow } else { OnMisfit::Error };
+        let member = columns.iter().find(|column| column.is_dynamic() && column.on_misfit.leaves_out());
+        let on_misfit = member.map_or(OnMisfit::Error, |member| member.on_misfit);
         (!members.is_empty()).then(|| FieldEncoder::new(&FieldSchema::dynamic(), Origin::Dynamic(members), on_misfit))
     }
 

@@ -42,7 +42,7 @@ pub struct Encoded {
     pub columns: Vec<FieldColumn>,
     /// How many rows each column holds; 0: there is nothing to send.
     pub rows: usize,
-    /// Rows that stop the table, by their index in what was given.
+    /// Rows that stop the table or become dead letters, by their index in what was given.
     pub refused: Vec<(usize, Refusal)>,
     /// Rows that a policy leaves out: their entities are to be deleted.
     pub skipped: Vec<(usize, Refusal)>,
@@ -151,12 +151,16 @@ fn settle(
     column: &mut Column,
     arena: &mut Arena,
 ) -> Result<(), Verdict> {
-    let refusal = |misfit: &Misfit| Refusal { field: Some(field.name.to_string()), reason: misfit.to_string() };
+    let refusal = |misfit: &Misfit| Refusal {
+        field: Some(field.name.to_string()),
+        reason: misfit.to_string(),
+        dead_letter: field.on_misfit == OnMisfit::DeadLetter && misfit.is_of_field(),
+    };
     if !misfit.is_of_field() {
         return Err(Verdict::Refused(refusal(&misfit)));
     }
     match field.on_misfit {
-        OnMisfit::Error => Err(Verdict::Refused(refusal(&misfit))),
+        OnMisfit::Error | OnMisfit::DeadLetter => Err(Verdict::Refused(refusal(&misfit))),
         OnMisfit::SkipRow => Err(Verdict::Skipped(refusal(&misfit))),
         OnMisfit::Null if column.append_null() => Ok(()),
         OnMisfit::Null => Err(Verdict::Refused(refusal(&misfit))),
@@ -398,7 +402,10 @@ mod tests {
             bad[at(name)] = value;
             let encoded = encode(&plan, vec![row.clone(), bad, row.clone()]);
             assert_eq!(encoded.columns, alone.columns, "{name}: {reason}");
-            assert_eq!(encoded.refused, [(1, Refusal { field: Some(name.into()), reason: reason.into() })]);
+            assert_eq!(
+                encoded.refused,
+                [(1, Refusal { field: Some(name.into()), reason: reason.into(), dead_letter: false })]
+            );
         }
     }
 
@@ -429,7 +436,7 @@ mod tests {
         let encoded = encode(&policy(OnMisfit::SkipRow, short()), rows());
         assert_eq!((encoded.rows, encoded.altered.len(), encoded.refused.len()), (2, 0, 0));
         let reason = "6 bytes, and the field takes 4".to_owned();
-        assert_eq!(encoded.skipped, [(1, Refusal { field: Some("title".into()), reason })]);
+        assert_eq!(encoded.skipped, [(1, Refusal { field: Some("title".into()), reason, dead_letter: false })]);
         let encoded = encode(&policy(OnMisfit::Error, short()), rows());
         assert_eq!((encoded.rows, encoded.refused.len()), (2, 1));
 

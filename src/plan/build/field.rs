@@ -53,7 +53,7 @@ impl Builder<'_> {
         let on_misfit = self.policy(column, &settings, data_type, nullable, is_key);
         if default_value.is_some() {
             reason.push_str("; NULL becomes the default");
-        } else if !nullable && !is_key && !column.not_null && on_misfit != OnMisfit::SkipRow {
+        } else if !nullable && !is_key && !column.not_null && !on_misfit.leaves_out() {
             reason.push_str(match data_type.is_vector() {
                 true => "; a row without a vector is refused",
                 false if is_partition_key => "; a row with NULL is refused",
@@ -305,7 +305,7 @@ impl Builder<'_> {
             OnMisfit::Truncate if !matches!(data_type, DataType::VarChar | DataType::Array) => {
                 Some("and only VARCHAR and ARRAY can be cut")
             }
-            OnMisfit::Null | OnMisfit::Truncate | OnMisfit::SkipRow => None,
+            OnMisfit::Null | OnMisfit::Truncate | OnMisfit::SkipRow | OnMisfit::DeadLetter => None,
         };
         match unfit {
             None => policy,

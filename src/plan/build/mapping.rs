@@ -97,7 +97,7 @@ impl Builder<'_> {
     pub(super) fn dynamic_column(&mut self, column: &Column, reread: bool) -> Option<ColumnPlan> {
         let source = resolve(&column.data_type);
         let on_misfit = match self.settings.on_misfit {
-            OnMisfit::SkipRow => OnMisfit::SkipRow,
+            policy @ (OnMisfit::SkipRow | OnMisfit::DeadLetter) => policy,
             OnMisfit::Error | OnMisfit::Null | OnMisfit::Truncate => OnMisfit::Error,
         };
         Some(ColumnPlan {

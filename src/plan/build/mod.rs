@@ -13,7 +13,7 @@ mod field;
 mod mapping;
 
 use crate::change::TableId;
-use crate::config::settings::{IndexSetting, TableSettings};
+use crate::config::settings::{IndexSetting, OnMisfit, TableSettings};
 use crate::milvus::{CollectionSchema, ConsistencyLevel, DataType, FieldSchema, ServerInfo};
 use crate::postgres::catalog::Table;
 
@@ -147,6 +147,8 @@ impl<'a> Builder<'a> {
             },
             indexes,
             placeholder,
+            refused_to_letters: self.settings.on_misfit == OnMisfit::DeadLetter,
+            dead_letters_max: self.settings.dead_letters_max,
             on_add_column: self.settings.on_add_column,
             on_schema_change: self.settings.on_schema_change,
             remarks: self.remarks,

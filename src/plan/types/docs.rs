@@ -41,6 +41,7 @@ of that kind.
 | `null` | NULL takes the value's place. Counted in `walvec_values_altered_total`. | nullable fields |
 | `truncate` | A text is cut after the last character that fits, an array after its last element. Counted in `walvec_values_altered_total`. What cannot be cut is refused. | VARCHAR, ARRAY |
 | `skip_row` | The row is left out, and an entity of its key is deleted, so that no older form of it stays. Counted in `walvec_rows_skipped_total`. | all but keys |
+| `dead_letter` | The same, and the row is remembered with the reason until it fits: [dead letters](dead-letters.md). As the table's policy, also for rows that the server refuses. | all but keys |
 
 The field's own policy is refused where it cannot apply; the table's applies where it can, and `error` elsewhere. Keys always have
 `error`: a key that was altered would be another row's.

@@ -1,0 +1,229 @@
+//! Dead letters: what is known of rows that the target will not take, and how people ask about them.
+//!
+//! In: what the pipeline has made durable. Out: lists for the admin server, and commands for the session that runs.
+//!
+//! Holds: what is listed is on disk. A command is carried out by the session, in the order of everything else; while
+//! there is none (the source is away), it waits, and its asker gives up first.
+//!
+//! Not here: when a row becomes a letter (`engine::letters`), how one is kept (`checkpoint`).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::mutation::Key;
+
+/// What is kept of one row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// The field that does not fit; `None` when the server refused the row.
+    #[serde(default)]
+    pub field: Option<String>,
+    /// One sentence without the value.
+    pub reason: String,
+    /// What the source had written when the row was read, as PostgreSQL prints it.
+    pub lsn: String,
+    pub origin: Origin,
+    /// Of the first refusal.
+    pub unix_seconds: u64,
+    /// How often the row was refused for good.
+    pub attempts: u32,
+    /// Its values as text, in the order of the columns, as far as `dead_letter_payload_bytes` goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payload: Vec<(String, String)>,
+}
+
+/// What brought the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Copy,
+    Stream,
+}
+
+/// A letter with its place, as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// `schema.table`.
+    pub table: String,
+    /// As text, unquoted.
+    pub key: String,
+    #[serde(flatten)]
+    pub letter: Letter,
+}
+
+/// Which letters: all, those of a table, or one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Which {
+    pub table: Option<String>,
+    pub key: Option<String>,
+}
+
+impl Which {
+    pub fn includes(&self, table: &str, key: &Key) -> bool {
+        self.table.as_deref().is_none_or(|wanted| wanted == table)
+            && self.key.as_deref().is_none_or(|wanted| wanted == plain(key))
+    }
+}
+
+/// What people may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Read the rows again and send them.
+    Retry,
+    /// Forget them; the rows stay absent.
+    Discard,
+}
+
+/// A wish on its way to the session.
+#[derive(Debug)]
+pub struct Command {
+    pub wish: Wish,
+    pub which: Which,
+    pub answer: oneshot::Sender<Taken>,
+}
+
+/// What became of a wish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Letters that were meant.
+    pub matched: usize,
+    /// Being tried again, or discarded. The others have a change on its way that decides, or their table is stopped.
+    pub taken: usize,
+}
+
+/// A table's letters.
+pub type TableLetters = BTreeMap<Key, Letter>;
+
+/// Every letter on disk, by table.
+#[derive(Debug)]
+pub struct Letters {
+    tables: Mutex<BTreeMap<String, TableLetters>>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Letters {
+    /// And where the session gets its commands from.
+    pub fn new() -> (Letters, mpsc::Receiver<Command>) {
+        let (commands, inbox) = mpsc::channel(16);
+        (Letters { tables: Mutex::default(), commands }, inbox)
+    }
+
+    /// `None`: the pipeline has ended. The answer comes when a session has taken the command.
+    pub async fn command(&self, wish: Wish, which: Which) -> Option<Taken> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command { wish, which, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    pub fn load(&self, saved: BTreeMap<String, TableLetters>) {
+        *self.lock() = saved;
+    }
+
+    /// Returns the letter that was there.
+    pub fn keep(&self, table: &str, key: Key, letter: Letter) -> Option<Letter> {
+        self.lock().entry(table.to_owned()).or_default().insert(key, letter)
+    }
+
+    /// `None`: all of the table.
+    pub fn clear(&self, table: &str, key: Option<&Key>) {
+        let mut tables = self.lock();
+        match key {
+            None => drop(tables.remove(table)),
+            Some(key) => drop(tables.get_mut(table).map(|letters| letters.remove(key))),
+        }
+    }
+
+    pub fn clear_all(&self) {
+        self.lock().clear();
+    }
+
+    pub fn get(&self, table: &str, key: &Key) -> Option<Letter> {
+        self.lock().get(table)?.get(key).cloned()
+    }
+
+    pub fn keys(&self, table: &str) -> Vec<Key> {
+        self.lock().get(table).into_iter().flat_map(|letters| letters.keys().cloned()).collect()
+    }
+
+    /// How many, and when the oldest was refused first, in seconds since 1970.
+    pub fn summary(&self, table: &str) -> (usize, Option<u64>) {
+        let tables = self.lock();
+        let letters = tables.get(table);
+        let oldest = letters.into_iter().flatten().map(|(_, letter)| letter.unix_seconds).min();
+        (letters.map_or(0, BTreeMap::len), oldest)
+    }
+
+    pub fn matching(&self, which: &Which) -> Vec<(String, Key)> {
+        let tables = self.lock();
+        let each = tables.iter().flat_map(|(table, letters)| letters.keys().map(move |key| (table, key)));
+        each.filter(|(table, key)| which.includes(table, key))
+            .map(|(table, key)| (table.clone(), key.clone()))
+            .collect()
+    }
+
+    pub fn list(&self, which: &Which) -> Vec<Listed> {
+        list(&self.lock(), which)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, TableLetters>> {
+        // Nothing panics while it is held.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By table and key.
+pub fn list(tables: &BTreeMap<String, TableLetters>, which: &Which) -> Vec<Listed> {
+    let each = tables.iter().flat_map(|(table, letters)| letters.iter().map(move |(key, letter)| (table, key, letter)));
+    each.filter(|(table, key, _)| which.includes(table, key))
+        .map(|(table, key, letter)| Listed { table: table.clone(), key: plain(key), letter: letter.clone() })
+        .collect()
+}
+
+/// The key as a person types it. A table's keys are of one kind, so nothing is ambiguous.
+pub fn plain(key: &Key) -> String {
+    match key {
+        Key::Int(key) => key.to_string(),
+        Key::Text(key) => key.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(unix_seconds: u64) -> Letter {
+        Letter {
+            field: None,
+            reason: "no".into(),
+            lsn: "0/10".into(),
+            origin: Origin::Stream,
+            unix_seconds,
+            attempts: 1,
+            payload: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn letters_are_found_by_table_and_by_key_as_a_person_types_it() {
+        let (letters, _commands) = Letters::new();
+        letters.keep("public.a", Key::Int(7), letter(30));
+        letters.keep("public.a", Key::Int(8), letter(20));
+        letters.keep("public.b", Key::Text("7|\\x".into()), letter(10));
+        let found = |table: Option<&str>, key: Option<&str>| {
+            let which = Which { table: table.map(Into::into), key: key.map(Into::into) };
+            letters.list(&which).into_iter().map(|listed| listed.table + "/" + &listed.key).collect::<Vec<_>>()
+        };
+        assert_eq!(found(None, None), ["public.a/7", "public.a/8", "public.b/7|\\x"]);
+        assert_eq!(found(Some("public.a"), Some("8")), ["public.a/8"]);
+        assert_eq!(found(None, Some("7|\\x")), ["public.b/7|\\x"]);
+        assert_eq!(letters.summary("public.a"), (2, Some(20)));
+        letters.clear("public.a", Some(&Key::Int(8)));
+        assert_eq!(letters.summary("public.a"), (1, Some(30)));
+        letters.clear("public.a", None);
+        assert_eq!(letters.summary("public.a"), (0, None));
+    }
+}
