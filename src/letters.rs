@@ -1,19 +1,15 @@
-//! Dead letters: what is known of rows that the target will not take, and how people ask about them.
+//! Dead letters: what is known of rows that the target will not take.
 //!
-//! In: what the pipeline has made durable. Out: lists for the admin server, and commands for the session that runs.
-//!
-//! Holds: what is listed is on disk. A command is carried out by the session, in the order of everything else; while
-//! there is none (the source is away), it waits, and its asker gives up first.
+//! In: what the pipeline has made durable. Out: lists for the admin server. Holds: what is listed is on disk.
 //!
 //! Not here: when a row becomes a letter (`engine::letters`), how one is kept (`checkpoint`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
-
+use crate::commands::Which;
 use crate::mutation::Key;
+use serde::{Deserialize, Serialize};
 
 /// What is kept of one row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,71 +50,16 @@ pub struct Listed {
     pub letter: Letter,
 }
 
-/// Which letters: all, those of a table, or one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Which {
-    pub table: Option<String>,
-    pub key: Option<String>,
-}
-
-impl Which {
-    pub fn includes(&self, table: &str, key: &Key) -> bool {
-        self.table.as_deref().is_none_or(|wanted| wanted == table)
-            && self.key.as_deref().is_none_or(|wanted| wanted == plain(key))
-    }
-}
-
-/// What people may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Read the rows again and send them.
-    Retry,
-    /// Forget them; the rows stay absent.
-    Discard,
-}
-
-/// A wish on its way to the session.
-#[derive(Debug)]
-pub struct Command {
-    pub wish: Wish,
-    pub which: Which,
-    pub answer: oneshot::Sender<Taken>,
-}
-
-/// What became of a wish.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
-    /// Letters that were meant.
-    pub matched: usize,
-    /// Being tried again, or discarded. The others have a change on its way that decides, or their table is stopped.
-    pub taken: usize,
-}
-
 /// A table's letters.
 pub type TableLetters = BTreeMap<Key, Letter>;
 
 /// Every letter on disk, by table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Letters {
     tables: Mutex<BTreeMap<String, TableLetters>>,
-    commands: mpsc::Sender<Command>,
 }
 
 impl Letters {
-    /// And where the session gets its commands from.
-    pub fn new() -> (Letters, mpsc::Receiver<Command>) {
-        let (commands, inbox) = mpsc::channel(16);
-        (Letters { tables: Mutex::default(), commands }, inbox)
-    }
-
-    /// `None`: the pipeline has ended. The answer comes when a session has taken the command.
-    pub async fn command(&self, wish: Wish, which: Which) -> Option<Taken> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.send(Command { wish, which, answer }).await.ok()?;
-        answered.await.ok()
-    }
-
     pub fn load(&self, saved: BTreeMap<String, TableLetters>) {
         *self.lock() = saved;
     }
@@ -179,16 +120,8 @@ impl Letters {
 pub fn list(tables: &BTreeMap<String, TableLetters>, which: &Which) -> Vec<Listed> {
     let each = tables.iter().flat_map(|(table, letters)| letters.iter().map(move |(key, letter)| (table, key, letter)));
     each.filter(|(table, key, _)| which.includes(table, key))
-        .map(|(table, key, letter)| Listed { table: table.clone(), key: plain(key), letter: letter.clone() })
+        .map(|(table, key, letter)| Listed { table: table.clone(), key: key.plain(), letter: letter.clone() })
         .collect()
-}
-
-/// The key as a person types it. A table's keys are of one kind, so nothing is ambiguous.
-pub fn plain(key: &Key) -> String {
-    match key {
-        Key::Int(key) => key.to_string(),
-        Key::Text(key) => key.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -209,7 +142,7 @@ mod tests {
 
     #[test]
     fn letters_are_found_by_table_and_by_key_as_a_person_types_it() {
-        let (letters, _commands) = Letters::new();
+        let letters = Letters::default();
         letters.keep("public.a", Key::Int(7), letter(30));
         letters.keep("public.a", Key::Int(8), letter(20));
         letters.keep("public.b", Key::Text("7|\\x".into()), letter(10));

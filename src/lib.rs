@@ -35,6 +35,8 @@ pub mod change;
 pub mod checkpoint;
 /// The command line, one file a command.
 pub mod cli;
+/// What people may ask of the running daemon.
+pub mod commands;
 /// `walvec.toml` as written, and the settings as used.
 pub mod config;
 /// Ordering, coalescing, copy hand-over, progress: a state machine without IO.

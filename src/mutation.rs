@@ -21,6 +21,14 @@ impl Key {
             Key::Text(text) => text.len() + 16,
         }
     }
+
+    /// As a person types it on a command line. A table's keys are of one kind, so nothing is ambiguous.
+    pub fn plain(&self) -> String {
+        match self {
+            Key::Int(key) => key.to_string(),
+            Key::Text(key) => key.to_string(),
+        }
+    }
 }
 
 /// As an operator would type it into a filter; text is quoted.

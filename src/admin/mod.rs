@@ -6,7 +6,8 @@
 //! ```text
 //! /          a page for people            /livez     200 while the process answers at all
 //! /status    JSON (`Status`)              /readyz    200 when every table follows, else 503 and why
-//! /metrics   Prometheus's text format        /dead-letters   rows that Milvus will not take (`letters`)
+//! /metrics   Prometheus's text format        /dead-letters   rows that Milvus will not take
+//! /resync    copy a table again (`wishes`)
 //! ```
 //!
 //! Holds: an answer never waits for the pipeline, but that of a wish; ages (lag, uptime) are computed when asked for. No
@@ -14,12 +15,12 @@
 //!
 //! Not here: what the states mean, and carrying out what is wished for (`pipeline`).
 
-mod letters;
 mod page;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod token;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::commands::Commands;
 use crate::letters::Letters;
 use crate::metrics::Metrics;
 
@@ -79,7 +81,7 @@ impl Admin {
         status: watch::Receiver<Status>,
         metrics: Arc<Metrics>,
         letters: Arc<Letters>,
-        token: Token,
+        (commands, token): (Commands, Token),
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), AdminError> {
         let router = Router::new()
@@ -88,10 +90,11 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
-            .route("/dead-letters", get(letters::list))
-            .route("/dead-letters/retry", post(letters::retry))
-            .route("/dead-letters/discard", post(letters::discard))
-            .with_state(View { status, metrics, letters, token });
+            .route("/dead-letters", get(wishes::list))
+            .route("/dead-letters/retry", post(wishes::retry))
+            .route("/dead-letters/discard", post(wishes::discard))
+            .route("/resync", post(wishes::resync))
+            .with_state(View { status, metrics, letters, commands, token });
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await.map_err(AdminError::Serve)
     }
 }
@@ -101,6 +104,7 @@ struct View {
     status: watch::Receiver<Status>,
     metrics: Arc<Metrics>,
     letters: Arc<Letters>,
+    commands: Commands,
     token: Token,
 }
 

@@ -15,7 +15,7 @@ struct Server {
     address: SocketAddr,
     status: watch::Sender<Status>,
     letters: Arc<Letters>,
-    commands: tokio::sync::mpsc::Receiver<crate::letters::Command>,
+    commands: tokio::sync::mpsc::Receiver<crate::commands::Command>,
     token: Token,
     stop: tokio::sync::oneshot::Sender<()>,
     served: tokio::task::JoinHandle<Result<(), AdminError>>,
@@ -29,10 +29,10 @@ async fn start(status: Status) -> Server {
     let metrics = Arc::new(Metrics::new().expect("valid"));
     let state = tempfile::tempdir().expect("temporary directory");
     let token = Token::of_state(state.path()).expect("makes a token");
-    let (letters, commands) = Letters::new();
-    let letters = Arc::new(letters);
+    let (asking, commands) = Commands::channel();
+    let letters = Arc::new(Letters::default());
     let served = tokio::spawn(
-        admin.serve(receiver, metrics, Arc::clone(&letters), token.clone(), async { drop(stopped.await) }),
+        admin.serve(receiver, metrics, Arc::clone(&letters), (asking, token.clone()), async { drop(stopped.await) }),
     );
     Server { address, status: sender, letters, commands, token, stop, served }
 }
@@ -119,7 +119,8 @@ fn sizes_are_for_people() {
 
 #[tokio::test]
 async fn wishes_need_the_token_and_are_carried_out_by_the_session() {
-    use crate::letters::{Letter, Origin, Taken, Which, Wish};
+    use crate::commands::{Taken, Which, Wish};
+    use crate::letters::{Letter, Origin};
     use crate::mutation::Key;
 
     let mut server = start(following()).await;

@@ -7,7 +7,7 @@
 //! timeline                            u32
 //! checkpoint, sent_limit              u64
 //! clean_stop, intent                  empty, u8
-//! t 0 name                            u8 (1: copied, 2: u64 skip_until comes behind the oid), u32 oid, u32 number of leaves, their u32 oids, collection (text),
+//! t 0 name                            u8 (1: copied, 2: u64 skip_until comes behind the oid, 4: sweep), u32 oid, u32 number of leaves, their u32 oids, collection (text),
 //!                                     then, if it was written: 0, row filter (empty: none), and 0, name for each column of the key
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
@@ -95,6 +95,7 @@ pub(super) fn leaf_prefixes(name: &str) -> [Vec<u8>; 3] {
 pub(super) struct TableRecord {
     pub oid: Oid,
     pub copied: bool,
+    pub sweep: bool,
     pub leaves: Vec<Oid>,
     pub collection: String,
     pub row_filter: Option<String>,
@@ -105,7 +106,7 @@ pub(super) struct TableRecord {
 impl TableRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
         let skips = self.skip_until > Lsn::ZERO;
-        let mut bytes = vec![u8::from(self.copied) | u8::from(skips) << 1];
+        let mut bytes = vec![u8::from(self.copied) | u8::from(skips) << 1 | u8::from(self.sweep) << 2];
         bytes.extend(self.oid.to_be_bytes());
         if skips {
             bytes.extend(self.skip_until.0.to_be_bytes());
@@ -140,8 +141,8 @@ impl TableRecord {
         let collection = texts.next()?;
         let row_filter = texts.next().filter(|filter| !filter.is_empty());
         let key = texts.collect();
-        let copied = flags & 1 == 1;
-        (flags <= 3).then_some(TableRecord { oid, copied, leaves, collection, row_filter, key, skip_until })
+        let (copied, sweep) = (flags & 1 != 0, flags & 4 != 0);
+        (flags <= 7).then_some(TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip_until })
     }
 }
 

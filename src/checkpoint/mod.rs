@@ -93,8 +93,11 @@ pub struct TableState {
     pub row_filter: Option<String>,
     /// The columns that its entities have their keys from; empty when a version wrote it that did not say.
     pub key: Vec<String>,
-    /// Every chunk is at the target.
+    /// Every chunk is at the target, and `sweep` is over.
     pub copied: bool,
+    /// The copy goes over a collection that has entities already: those without a row are to be removed behind it. With no
+    /// leaves: a new copy was asked for, and nothing of it is planned yet.
+    pub sweep: bool,
     /// The copy was begun anew there: it shows the effects of every transaction whose commit record does not start behind it.
     pub skip_until: Lsn,
     /// In the order they were given.
@@ -175,6 +178,7 @@ impl Batch {
         self.with(Operation::MarkChunksDone { name: name.to_owned(), leaf, chunks })
     }
 
+    /// And swept, if that was to be.
     pub fn mark_copied(self, name: &str) -> Batch {
         self.with(Operation::MarkCopied { name: name.to_owned() })
     }
@@ -182,6 +186,10 @@ impl Batch {
     /// The whole state of a table, flags included, in place of what there was; its dead letters stay.
     pub fn put_table(self, name: &str, table: TableState) -> Batch {
         self.with(Operation::PutTable { name: name.to_owned(), table })
+    }
+
+    pub fn clear_all_letters(self, name: &str) -> Batch {
+        self.with(Operation::ClearAllLetters { name: name.to_owned() })
     }
 
     /// With its dead letters.
@@ -208,6 +216,18 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 enum Request {
     Write(Batch, Answer),
     Close(Answer),
+}
+
+impl TableState {
+    /// The state from which the table is copied again, over the collection as it is, and swept.
+    pub fn anew(self) -> TableState {
+        TableState { copied: false, sweep: true, leaves: Vec::new(), ..self }
+    }
+
+    /// A new copy was asked for, and not begun.
+    pub fn is_asked_anew(&self) -> bool {
+        self.sweep && !self.copied && self.leaves.is_empty()
+    }
 }
 
 impl Store {

@@ -28,6 +28,7 @@ fn table(leaves: Vec<LeafState>) -> TableState {
         row_filter: Some("(n > 1)".into()),
         key: vec!["tenant".into(), "id".into()],
         copied: false,
+        sweep: false,
         skip_until: Lsn(9),
         leaves,
     }
@@ -85,10 +86,17 @@ fn what_was_written_is_read_again() {
         assert_eq!(saved.source, Some(SavedSource { system_identifier: 42, timeline: 2, checkpoint, sent_limit }));
         assert_eq!((saved.intent, saved.clean_stop), (None, false));
         assert_eq!(saved.tables, BTreeMap::from([("public.docs".into(), docs), ("public.other".into(), other)]));
+        let again = TableState { skip_until: Lsn(7), ..table(vec![leaf(10, 3)]) }.anew();
+        store.put_table("public.docs", again.clone()).await.expect("writes");
+        store.put_table("public.other", again.clone()).await.expect("writes");
+        store.mark_copied("public.other").await.expect("writes");
         store.clean_stop(true).await.expect("writes");
         store.close().await.expect("closes");
 
         let (store, saved) = Store::open(&path, &identity()).expect("opens");
+        assert!(again.is_asked_anew() && !saved.tables["public.other"].is_asked_anew());
+        assert_eq!(saved.tables["public.docs"], again);
+        assert_eq!(saved.tables["public.other"], TableState { copied: true, sweep: false, ..again });
         assert!(saved.clean_stop);
         assert_eq!(saved.source.map(|source| source.sent_limit), Some(Lsn(200)));
         store.start_sending().await.expect("writes");

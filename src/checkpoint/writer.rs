@@ -50,6 +50,7 @@ struct TableInfo {
     key: Vec<String>,
     leaves: Vec<Oid>,
     copied: bool,
+    sweep: bool,
     skip_until: Lsn,
 }
 
@@ -209,9 +210,9 @@ impl Writer {
             }
             Operation::PutTable { name, table } => {
                 self.remove_leaves(&name, known, writes)?;
-                let TableState { oid, collection, row_filter, key, copied, skip_until, leaves } = table;
+                let TableState { oid, collection, row_filter, key, copied, sweep, skip_until, leaves } = table;
                 let oids = leaves.iter().map(|leaf| leaf.oid).collect();
-                let info = TableInfo { oid, collection, row_filter, key, copied, skip_until, leaves: oids };
+                let info = TableInfo { oid, collection, row_filter, key, copied, sweep, skip_until, leaves: oids };
                 known.tables.insert(name.clone(), (info, BTreeMap::new()));
                 for leaf in leaves {
                     put_leaf(&name, leaf, known, writes)?;
@@ -241,7 +242,8 @@ impl Writer {
                 }
             }
             Operation::MarkCopied { name } => {
-                known.tables.get_mut(&name).ok_or_else(|| no_table(&name))?.0.copied = true;
+                let (info, _) = known.tables.get_mut(&name).ok_or_else(|| no_table(&name))?;
+                (info.copied, info.sweep) = (true, false);
                 put_table_record(&name, known, writes);
             }
             Operation::RemoveTable { name } => self.remove_table(&name, known, writes)?,
@@ -356,8 +358,11 @@ impl Writer {
             let name = name.ok_or_else(|| damaged("a table's name"))?;
             let record = TableRecord::decode(&value).ok_or_else(|| damaged("a table's record"))?;
             let leaves = record.leaves.iter().map(|&leaf| self.read_leaf(name, leaf)).collect::<Result<_, _>>()?;
-            let TableRecord { oid, copied, collection, row_filter, key, skip_until, .. } = record;
-            tables.insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, skip_until, leaves });
+            let TableRecord { oid, copied, sweep, collection, row_filter, key, skip_until, .. } = record;
+            tables.insert(
+                name.to_owned(),
+                TableState { oid, collection, row_filter, key, copied, sweep, skip_until, leaves },
+            );
         }
         let mut letters: BTreeMap<String, TableLetters> = BTreeMap::new();
         for entry in self.database.scan_prefix(b"x\0") {
@@ -394,8 +399,8 @@ impl Writer {
 
 fn put_table_record(name: &str, known: &Known, writes: &mut Writes) {
     let Some((info, _)) = known.tables.get(name) else { return };
-    let TableInfo { oid, copied, leaves, collection, row_filter, key, skip_until } = info.clone();
-    let record = TableRecord { oid, copied, leaves, collection, row_filter, key, skip_until };
+    let TableInfo { oid, copied, sweep, leaves, collection, row_filter, key, skip_until } = info.clone();
+    let record = TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip_until };
     writes.put(codec::table_key(name), record.encode());
 }
 
@@ -443,9 +448,9 @@ impl Known {
         let tables = saved.tables.iter().map(|(name, table)| {
             let counts = table.leaves.iter().map(|leaf| (leaf.oid, leaf.ranges.len() as u32)).collect();
             let leaves = table.leaves.iter().map(|leaf| leaf.oid).collect();
-            let TableState { oid, copied, skip_until, .. } = *table;
+            let TableState { oid, copied, sweep, skip_until, .. } = *table;
             let (collection, row_filter, key) = (table.collection.clone(), table.row_filter.clone(), table.key.clone());
-            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, skip_until }, counts))
+            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, sweep, skip_until }, counts))
         });
         Known { source: saved.source, tables: tables.collect() }
     }

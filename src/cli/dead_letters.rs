@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::admin::Token;
-use crate::checkpoint::{Identity, Store, StoreError};
+use crate::commands::{Taken, Which};
 use crate::config::Settings;
-use crate::letters::{self, Letter, Listed, Taken, Which};
+use crate::letters::{self, Letter, Listed};
 
+use super::place::{self, Place, temporary};
 use super::{Exit, Failure, Global, status};
 
 /// Rows that Milvus will not take
@@ -119,44 +119,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, Failure> {
     }
 }
 
-/// Where the letters are.
-enum Place {
-    Daemon(SocketAddr),
-    /// No daemon runs: its state is ours, until the store is dropped.
-    State(Box<(Store, crate::checkpoint::Saved)>),
-}
-
 impl Place {
-    async fn find(settings: &Settings) -> Result<Place, Failure> {
-        let address = settings.admin.listen.map(status::local);
-        if let Some(address) = address
-            && status::get(address, "/livez").await.is_ok_and(|(success, _)| success)
-        {
-            return Ok(Place::Daemon(address));
-        }
-        let path = &settings.state.path;
-        if !path.join("sled").exists() {
-            let sentence = format!("no daemon answers, and there is no state in {}", path.display());
-            return Err(Failure::new(Exit::State, sentence));
-        }
-        let identity = Identity {
-            slot: settings.source.slot.clone(),
-            publication: settings.source.publication.clone(),
-            database: settings.source.database.clone(),
-        };
-        match Store::open(path, &identity) {
-            Ok(opened) => Ok(Place::State(Box::new(opened))),
-            Err(held @ StoreError::Held { .. }) => {
-                let way_out = match address {
-                    Some(address) => format!("the daemon does not answer at {address}; is this its [admin] listen?"),
-                    None => "set admin.listen, so that the running daemon can be asked, or stop it".to_owned(),
-                };
-                Err(Failure::new(Exit::State, held).with_way_out(Some(way_out)))
-            }
-            Err(error) => Err(Failure::new(Exit::State, error)),
-        }
-    }
-
     async fn list(&self, which: &Which) -> Result<Vec<Listed>, Failure> {
         match self {
             Place::Daemon(address) => list(*address, which).await,
@@ -166,7 +129,7 @@ impl Place {
 
     async fn discard(&self, settings: &Settings, which: &Which) -> Result<usize, Failure> {
         match self {
-            Place::Daemon(address) => Ok(wish(*address, settings, "discard", which).await?.taken),
+            Place::Daemon(address) => Ok(place::wish(*address, settings, "dead-letters/discard", which).await?.taken),
             Place::State(state) => {
                 let (store, saved) = &**state;
                 let mut discarded = 0;
@@ -191,7 +154,7 @@ async fn retry(place: &Place, settings: &Settings, which: Which) -> Result<Exit,
     if before.is_empty() {
         return Err(nothing(&which));
     }
-    let Taken { taken, .. } = wish(*address, settings, "retry", &which).await?;
+    let Taken { taken, .. } = place::wish(*address, settings, "dead-letters/retry", &which).await?;
     let until = Instant::now() + RETRY_WITHIN;
     let tried = |now: &[Listed], old: &Listed| {
         let now = now.iter().find(|now| now.table == old.table && now.key == old.key);
@@ -218,26 +181,6 @@ async fn list(address: SocketAddr, which: &Which) -> Result<Vec<Listed>, Failure
     let request = status::client().map_err(temporary)?.get(format!("http://{address}/dead-letters")).query(&query);
     let answer = request.send().await.and_then(reqwest::Response::error_for_status).map_err(temporary)?;
     answer.json().await.map_err(temporary)
-}
-
-async fn wish(address: SocketAddr, settings: &Settings, what: &str, which: &Which) -> Result<Taken, Failure> {
-    let token = Token::read(&settings.state.path).map_err(|error| {
-        let way_out =
-            format!("run this on the daemon's machine, as a user who may read {}", settings.state.path.display());
-        Failure::new(Exit::Configuration, error).with_way_out(Some(way_out))
-    })?;
-    let client = status::client().map_err(temporary)?;
-    let request = client.post(format!("http://{address}/dead-letters/{what}")).bearer_auth(token.expose()).json(which);
-    let answer = request.timeout(Duration::from_secs(15)).send().await.map_err(temporary)?;
-    if !answer.status().is_success() {
-        let text = answer.text().await.map_err(temporary)?;
-        return Err(Failure::new(Exit::Temporary, text.trim_end().to_owned()));
-    }
-    answer.json().await.map_err(temporary)
-}
-
-fn temporary(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
-    Failure::new(Exit::Temporary, error)
 }
 
 fn nothing(which: &Which) -> Failure {

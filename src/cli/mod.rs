@@ -14,7 +14,9 @@ pub mod dead_letters;
 pub mod demo;
 pub mod exit;
 pub mod man;
+mod place;
 pub mod plan;
+pub mod resync;
 pub mod run;
 pub mod status;
 pub mod verify;
@@ -57,6 +59,7 @@ enum Command {
     Status(status::Args),
     Verify(verify::Args),
     DeadLetters(dead_letters::Args),
+    Resync(resync::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -117,6 +120,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => Box::pin(plan::run(args, &global)).await?,
         Command::Status(args) => Box::pin(status::run(args, &global)).await?,
         Command::Verify(args) => Box::pin(verify::run(args, &global)).await?,
+        Command::Resync(args) => Box::pin(resync::run(args, &global)).await?,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(args, &global)).await?,
         Command::Demo(args) => {
             return Box::pin(demo::run(args)).await.map_err(|error| Failure::new(Exit::Temporary, error));

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, Status};
+use crate::commands::Commands;
 use crate::config::{Loaded, Settings};
 use crate::letters::Letters;
 use crate::metrics::Metrics;
@@ -41,9 +42,9 @@ pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
     let (status, _) = watch::channel(Status::starting(&source.slot, &source.publication, &target.url));
     let (stop, stopping) = watch::channel(false);
     listen_to_signals(stop)?;
-    let (letters, commands) = Letters::new();
-    let letters = Arc::new(letters);
-    let admin = serve_admin(&settings, &status, &metrics, &letters).await?;
+    let letters = Arc::new(Letters::default());
+    let (asking, commands) = Commands::channel();
+    let admin = serve_admin(&settings, &status, &metrics, (&letters, asking)).await?;
     let ended = Box::pin(pipeline::run(settings, metrics, status, (letters, commands), stopping)).await;
     if let Some((shut_down, served)) = admin {
         drop(shut_down);
@@ -90,7 +91,7 @@ async fn serve_admin(
     settings: &Settings,
     status: &watch::Sender<Status>,
     metrics: &Arc<Metrics>,
-    letters: &Arc<Letters>,
+    (letters, asking): (&Arc<Letters>, Commands),
 ) -> Result<Option<(watch::Sender<()>, tokio::task::JoinHandle<()>)>, Failure> {
     let Some(listen) = settings.admin.listen else { return Ok(None) };
     let admin = admin::bind(listen).await.map_err(|error| Failure::new(Exit::Configuration, error))?;
@@ -105,7 +106,7 @@ async fn serve_admin(
     let served = tokio::spawn(async move {
         // The sender never sends: its going away is the signal.
         let shutdown = async move { while shutting_down.changed().await.is_ok() {} };
-        if let Err(error) = admin.serve(status, metrics, letters, token, shutdown).await {
+        if let Err(error) = admin.serve(status, metrics, letters, (asking, token), shutdown).await {
             // Replication does not depend on it.
             tracing::error!(error = &error as &dyn std::error::Error, "admin server ended");
         }

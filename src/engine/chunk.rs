@@ -32,7 +32,7 @@ enum State {
     Reading,
     /// Its rows wait until the source has flushed what they show (W).
     Waiting {
-        rows: Vec<(Key, Row)>,
+        rows: Vec<(Key, Option<Row>)>,
         bytes: usize,
     },
     Dispatched,
@@ -101,8 +101,8 @@ impl Chunk {
     }
 
     /// Returns what the rows are charged with.
-    pub(super) fn hold_rows(&mut self, rows: Vec<(Key, Row)>) -> usize {
-        let bytes = rows.iter().map(|(key, row)| key.heap_size() + row.size()).sum();
+    pub(super) fn hold_rows(&mut self, rows: Vec<(Key, Option<Row>)>) -> usize {
+        let bytes = rows.iter().map(|(key, row)| key.heap_size() + row.as_ref().map_or(0, Row::size)).sum();
         self.reserved_bytes = 0;
         self.state = State::Waiting { rows, bytes };
         bytes
@@ -112,7 +112,7 @@ impl Chunk {
         matches!(self.state, State::Waiting { .. })
     }
 
-    pub(super) fn take_rows(&mut self) -> (Vec<(Key, Row)>, usize) {
+    pub(super) fn take_rows(&mut self) -> (Vec<(Key, Option<Row>)>, usize) {
         match std::mem::replace(&mut self.state, State::Reading) {
             State::Waiting { rows, bytes } => (rows, bytes),
             State::Reading | State::Dispatched => unreachable!("rows are taken once, after they were read"),

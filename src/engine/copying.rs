@@ -54,8 +54,9 @@ impl Engine {
         verdict
     }
 
-    /// All rows of the chunk, its SQL transaction being over. They leave when the source has flushed what they show (W).
-    pub fn chunk_rows(&mut self, id: ChunkId, rows: Vec<(Key, Row)>) {
+    /// All rows of the chunk, its SQL transaction being over, and keys that its snapshot has no row for (`None`), whose
+    /// entities are deleted. They leave when the source has flushed what they show (W).
+    pub fn chunk_rows(&mut self, id: ChunkId, rows: Vec<(Key, Option<Row>)>) {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         let bytes = chunk.hold_rows(rows);
         self.held_bytes += bytes;
@@ -170,7 +171,9 @@ impl Engine {
                 continue;
             }
             chunk.outstanding += 1;
-            self.table_mut(chunk.table).note_width(&row);
+            if let Some(row) = &row {
+                self.table_mut(chunk.table).note_width(row);
+            }
             let entry = Entry::from_chunk(row, id, chunk.insert_lsn, &key);
             self.push(chunk.table, key, entry, false);
         }

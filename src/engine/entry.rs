@@ -118,10 +118,11 @@ impl Entry {
         entry
     }
 
-    /// A row that a chunk's snapshot showed, read no later than `insert_lsn`.
-    pub(super) fn from_chunk(row: Row, chunk: ChunkId, insert_lsn: Lsn, key: &Key) -> Entry {
-        let bytes = row.size() + key.heap_size();
-        let mut entry = Entry::new(Content::Whole(row), 0, None, None, insert_lsn);
+    /// What a chunk's snapshot showed of a key, read no later than `insert_lsn`: a row, or none.
+    pub(super) fn from_chunk(row: Option<Row>, chunk: ChunkId, insert_lsn: Lsn, key: &Key) -> Entry {
+        let bytes = row.as_ref().map_or(0, Row::size) + key.heap_size();
+        let content = row.map_or(Content::Delete, Content::Whole);
+        let mut entry = Entry::new(content, 0, None, None, insert_lsn);
         entry.chunks.push(chunk);
         entry.bytes += bytes;
         entry
@@ -296,7 +297,7 @@ mod tests {
     fn a_chunk_row_takes_over_the_transaction_that_waited() {
         let mut ledger = Ledger::new(Lsn::ZERO);
         let seq = ledger.begin();
-        let mut copied = Entry::from_chunk(row(&["1", "c"]), ChunkId(4), Lsn(60), &Key::Int(1));
+        let mut copied = Entry::from_chunk(Some(row(&["1", "c"])), ChunkId(4), Lsn(60), &Key::Int(1));
         assert_eq!(copied.supersede(from_stream(&["1", "u"], None, seq)), None);
         assert_eq!(copied.oldest, Some(seq));
         assert_eq!(copied.position, Lsn(70));

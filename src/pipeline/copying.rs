@@ -7,7 +7,7 @@
 //!
 //! Holds: a chunk is in exactly one of: queue, open, done. Done is durable before it is believed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::postgres::{self, PostgresError, SelectColumn};
 
 use super::clock::Backoff;
 use super::fetching::select;
+use super::resync::Opened;
 
 /// A blocked snapshot is reported, with the pids that hold it back, when it has waited this long.
 const BLOCKED_REPORT: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ pub(super) enum CopyNews {
     },
     Rows {
         chunk: ChunkId,
-        rows: Vec<(Key, Row)>,
+        rows: Vec<(Key, Option<Row>)>,
         bytes: usize,
     },
     /// A row that cannot have a key.
@@ -79,18 +80,42 @@ pub(super) enum CopyNews {
         chunk: ChunkId,
         error: PostgresError,
     },
+    /// A sweep has keys to look up.
+    OpenSweep {
+        table: TableId,
+        reply: oneshot::Sender<Opened>,
+    },
+    /// Of the keys of that chunk, these have no row.
+    Absent {
+        chunk: ChunkId,
+        keys: Vec<Key>,
+    },
+    SweepFailed {
+        chunk: ChunkId,
+    },
+    /// The sweep has met the end of the collection.
+    Swept {
+        table: TableId,
+    },
 }
 
 /// What is left to copy.
+#[derive(Default)]
 pub(super) struct Copy {
     queue: VecDeque<Work>,
     open: HashMap<ChunkId, Work>,
     idle: Vec<oneshot::Sender<Assignment>>,
+    /// Tables whose sweep has begun.
+    sweeping: BTreeSet<TableId>,
+    /// Sweeps that wait for a chunk.
+    sweeps_waiting: Vec<(TableId, oneshot::Sender<Opened>)>,
+    /// Their open chunks.
+    swept: HashMap<ChunkId, (TableId, oneshot::Sender<bool>)>,
 }
 
 impl Copy {
     pub(super) fn new() -> Copy {
-        Copy { queue: VecDeque::new(), open: HashMap::new(), idle: Vec::new() }
+        Copy::default()
     }
 
     /// Queue every chunk of the table that is not done.
@@ -134,6 +159,42 @@ impl Copy {
         }
     }
 
+    /// False: it has begun before.
+    pub(super) fn begin_sweep(&mut self, table: TableId) -> bool {
+        self.sweeping.insert(table)
+    }
+
+    pub(super) fn sweep_waits(&mut self, table: TableId, reply: oneshot::Sender<Opened>) {
+        self.sweeps_waiting.push((table, reply));
+    }
+
+    /// Open a chunk for each sweep that waits, as far as `open` does so.
+    pub(super) fn open_sweeps(&mut self, mut open: impl FnMut(TableId) -> Option<ChunkId>) {
+        for (table, reply) in std::mem::take(&mut self.sweeps_waiting) {
+            match open(table) {
+                None => self.sweeps_waiting.push((table, reply)),
+                Some(chunk) => {
+                    let (say, done) = oneshot::channel();
+                    self.swept.insert(chunk, (table, say));
+                    // A sweep that went away did so with the session.
+                    drop(reply.send(Opened { chunk, done }));
+                }
+            }
+        }
+    }
+
+    /// The chunk of a sweep is over. False: it was none.
+    pub(super) fn sweep_done(&mut self, chunk: ChunkId, done: bool) -> bool {
+        let Some((_, say)) = self.swept.remove(&chunk) else { return false };
+        say.send(done).unwrap_or_default(); // a sweep that went away did so with the session
+        true
+    }
+
+    /// Is it a chunk that somebody reads?
+    pub(super) fn is_open(&self, chunk: ChunkId) -> bool {
+        self.open.contains_key(&chunk) || self.swept.contains_key(&chunk)
+    }
+
     pub(super) fn work(&self, chunk: ChunkId) -> Option<&Work> {
         self.open.get(&chunk)
     }
@@ -150,8 +211,12 @@ impl Copy {
     pub(super) fn forget(&mut self, table: TableId, leaf: Option<Oid>) -> Vec<ChunkId> {
         let concerned = |work: &Work| work.table == table && leaf.is_none_or(|leaf| work.leaf == leaf);
         self.queue.retain(|work| !concerned(work));
-        let open: Vec<ChunkId> = self.open.iter().filter(|(_, work)| concerned(work)).map(|(id, _)| *id).collect();
+        let mut open: Vec<ChunkId> = self.open.iter().filter(|(_, work)| concerned(work)).map(|(id, _)| *id).collect();
         self.open.retain(|_, work| !concerned(work));
+        if leaf.is_none() {
+            open.extend(self.swept.iter().filter(|(_, (swept, _))| *swept == table).map(|(id, _)| *id));
+            self.swept.retain(|_, (swept, _)| *swept != table);
+        }
         open
     }
 }
@@ -251,7 +316,7 @@ async fn read_chunk(
     let mut rows = Vec::with_capacity(read.rows.len());
     for row in read.rows {
         match table.key.key(table, &row) {
-            Ok(key) => rows.push((key, row)),
+            Ok(key) => rows.push((key, Some(row))),
             Err(refusal) => return say(CopyNews::Unkeyed { table: work.table, refusal }).await,
         }
     }

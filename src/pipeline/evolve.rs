@@ -39,6 +39,7 @@ pub(super) async fn steps(process: &Process, catalog: &mut Catalog, server: &Ser
         let plannable = plan::build(&[(table.clone(), settings.clone())], server).is_ok();
         let unfit = |reason: String| match settings.on_schema_change {
             // What cannot be planned cannot be copied either.
+            _ if plannable && saved.is_asked_anew() => Step::Resync(reason),
             OnSchemaChange::Resync if plannable => Step::Resync(reason),
             OnSchemaChange::Resync | OnSchemaChange::Stop => Step::Stop(reason),
         };
@@ -105,7 +106,8 @@ fn moved(
     if !saved.key.is_empty() && saved.key != key {
         return Some("its key is made from other columns".into());
     }
-    (saved.row_filter != plan.row_filter).then(|| "its row filter is another".into())
+    // A copy that goes over the collection and sweeps it leaves what the new filter lets through.
+    (saved.row_filter != plan.row_filter && !saved.is_asked_anew()).then(|| "its row filter is another".into())
 }
 
 /// The plan, with a placeholder for each table that stops.

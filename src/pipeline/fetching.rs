@@ -1,8 +1,9 @@
 //! Columns that the stream left out, read from the source by key. Whether what was read may be used is the engine's to say.
 
+use crate::change::TableId;
 use crate::engine::FetchRequest;
-use crate::mutation::Refusal;
-use crate::plan::ColumnPlan;
+use crate::mutation::{Key, Refusal};
+use crate::plan::{ColumnPlan, TablePlan};
 use crate::postgres::fetch::{FetchShape, Fetched, Fetcher};
 use crate::postgres::{PostgresError, SelectColumn};
 
@@ -25,7 +26,36 @@ pub(super) async fn fetch(
     request: &FetchRequest,
 ) -> Result<Fetched, PostgresError> {
     let table = context.plan.table(request.table);
-    let shape = FetchShape {
+    let shape = shape(table, columns_of(request.columns));
+    let keys: Vec<Vec<String>> = request
+        .rows
+        .iter()
+        .map(|(_, row)| table.key.key_texts(table, row))
+        .collect::<Result<_, Refusal>>()
+        .expect("a row that the engine has was keyed before");
+    connected(context, fetcher).await?.fetch(&shape, &keys).await
+}
+
+/// Look rows up by their keys alone. The answer's indexes are those of `keys`; a key that no row of the table could have
+/// is in none of them.
+pub(super) async fn fetch_keys(
+    context: &Context,
+    fetcher: &mut Option<Fetcher>,
+    table: TableId,
+    keys: &[Key],
+) -> Result<Fetched, PostgresError> {
+    let table = context.plan.table(table);
+    // One column, as a COPY of none would say nothing.
+    let shape = shape(table, table.key.columns().iter().copied().take(1));
+    let (places, texts): (Vec<usize>, Vec<Vec<String>>) =
+        keys.iter().enumerate().filter_map(|(place, key)| Some((place, table.key.texts_of(key)?))).unzip();
+    let mut fetched = connected(context, fetcher).await?.fetch(&shape, &texts).await?;
+    fetched.rows.iter_mut().for_each(|(index, _)| *index = places[*index]);
+    Ok(fetched)
+}
+
+fn shape(table: &TablePlan, columns: impl Iterator<Item = usize>) -> FetchShape {
+    FetchShape {
         schema: table.schema.clone(),
         name: table.name.clone(),
         key: table
@@ -34,19 +64,15 @@ pub(super) async fn fetch(
             .iter()
             .map(|column| (table.columns[*column].name.clone(), table.columns[*column].type_name.clone()))
             .collect(),
-        columns: columns_of(request.columns).map(|column| select(&table.columns[column])).collect(),
+        columns: columns.map(|column| select(&table.columns[column])).collect(),
         filter: table.row_filter.clone(),
         is_partitioned: table.is_partitioned,
-    };
-    let keys: Vec<Vec<String>> = request
-        .rows
-        .iter()
-        .map(|(_, row)| table.key.key_texts(table, row))
-        .collect::<Result<_, Refusal>>()
-        .expect("a row that the engine has was keyed before");
+    }
+}
+
+async fn connected<'a>(context: &Context, fetcher: &'a mut Option<Fetcher>) -> Result<&'a mut Fetcher, PostgresError> {
     if fetcher.is_none() {
         *fetcher = Some(Fetcher::connect(&context.settings.source).await?);
     }
-    let fetcher = fetcher.as_mut().expect("just connected");
-    fetcher.fetch(&shape, &keys).await
+    Ok(fetcher.as_mut().expect("just connected"))
 }

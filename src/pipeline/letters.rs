@@ -3,8 +3,9 @@
 //! Holds: what `Letters` lists is on disk, and the engine learns only then (E).
 
 use crate::change::{Row, TableId, Value};
+use crate::commands::{Taken, Which};
 use crate::engine::{DeadRow, LetterId};
-use crate::letters::{Command, Letter, Origin, Taken, Wish};
+use crate::letters::{Letter, Origin};
 use crate::mutation::Key;
 use crate::plan::TablePlan;
 
@@ -50,33 +51,39 @@ impl Session {
         });
     }
 
-    pub(super) fn command(&mut self, Command { wish, which, answer }: Command) {
-        let matching = self.context.letters.matching(&which);
+    /// Read the rows again and send them.
+    pub(super) fn retry_letters(&mut self, which: &Which) -> Taken {
+        let matching = self.context.letters.matching(which);
         let mut taken = Taken { matched: matching.len(), taken: 0 };
         for (name, key) in matching {
-            // A table that is no longer configured keeps its letters until it is copied anew.
-            let Some(table) = self.context.plan.tables.iter().find(|table| table.qualified_name() == name) else {
-                continue;
-            };
+            let Some(table) = self.table_of(&name) else { continue };
+            let Some(row) = row_of(table, &key) else { continue };
             let id = table.id;
-            match wish {
-                Wish::Retry => {
-                    let Some(row) = row_of(table, &key) else { continue };
-                    taken.taken += usize::from(self.engine.retry_letter(id, key, row));
-                }
-                Wish::Discard => {
-                    tracing::warn!(table = %name, %key, "dead letter discarded: the row stays absent until it changes");
-                    self.engine.discard_letter(id, &key);
-                    self.clear_letters(None, id, Some(key));
-                    taken.taken += 1;
-                }
-            }
+            taken.taken += usize::from(self.engine.retry_letter(id, key, row));
         }
-        if wish == Wish::Retry && taken.taken > 0 {
+        if taken.taken > 0 {
             tracing::info!(letters = taken.taken, "dead letters are read again");
         }
-        // An asker that went away needs no answer.
-        answer.send(taken).unwrap_or_default();
+        taken
+    }
+
+    /// Give the rows up.
+    pub(super) fn discard_letters(&mut self, which: &Which) -> Taken {
+        let matching = self.context.letters.matching(which);
+        let mut taken = Taken { matched: matching.len(), taken: 0 };
+        for (name, key) in matching {
+            let Some(id) = self.table_of(&name).map(|table| table.id) else { continue };
+            tracing::warn!(table = %name, %key, "dead letter discarded: the row stays absent until it changes");
+            self.engine.discard_letter(id, &key);
+            self.clear_letters(None, id, Some(key));
+            taken.taken += 1;
+        }
+        taken
+    }
+
+    /// A table that is no longer configured keeps its letters until it is copied anew.
+    pub(super) fn table_of(&self, name: &str) -> Option<&TablePlan> {
+        self.context.plan.tables.iter().find(|table| table.qualified_name() == name)
     }
 }
 

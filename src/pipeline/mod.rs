@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In a session: `session` feeds the engine and carries out its effects; `requests` and `truncate` talk to Milvus until
-//! there is an outcome; `copying` reads chunks; `source_watch` asks PostgreSQL what is flushed; `letters` sets rows aside that Milvus will not take; `keyed` and `encode`
+//! there is an outcome; `copying` reads chunks; `source_watch` asks PostgreSQL what is flushed; `letters` sets rows aside that Milvus will not take; `resync` copies a table again; `keyed` and `encode`
 //! turn rows into keys and columns; `report` tells people.
 //!
 //! Holds: Milvus acknowledged → checkpoint flushed → LSN confirmed (`session`).
@@ -26,6 +26,7 @@ mod letters;
 mod pace;
 mod report;
 mod requests;
+mod resync;
 mod session;
 mod source_watch;
 mod startup;
@@ -39,8 +40,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
+use crate::commands::Command;
 use crate::config::{self, Settings, TargetSettings, Transport};
-use crate::letters::{Command, Letters};
+use crate::letters::Letters;
 use crate::metrics::Metrics;
 use crate::milvus::{Class, GrpcClient, Milvus, MilvusError, MilvusOptions, RestClient, Token};
 use crate::plan::{Plan, PlanRefusal};
@@ -137,11 +139,11 @@ pub enum RunError {
     )]
     CollectionChanged { table: String, before: String, now: String },
     #[error(
-        "table {table} was copied with the row filter {before}, now it has {now}: rows that the new one takes in were never copied, rows that it leaves out are still in the collection. Set it back, or start with an empty state and a new slot"
+        "table {table} was copied with the row filter {before}, now it has {now}: rows that the new one takes in were never copied, rows that it leaves out are still in the collection. Set it back, or bring the collection in line with `walvec resync {table}`"
     )]
     FilterChanged { table: String, before: String, now: String },
     #[error(
-        "the entities of table {table} have their keys from ({before}), the configuration now says ({now}): set it back, or start with an empty state and a new slot"
+        "the entities of table {table} have their keys from ({before}), the configuration now says ({now}): set it back, or have the collection made anew with `walvec resync {table}`"
     )]
     KeyChanged { table: String, before: String, now: String },
     #[error(

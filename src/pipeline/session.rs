@@ -19,14 +19,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
+use crate::commands::{Command, Taken, Wish};
 use crate::config::settings::{OnAddColumn, OnSchemaChange};
 use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId, Visibility};
-use crate::letters::{Command, Letter};
+use crate::letters::Letter;
 use crate::metrics::TablePhase;
 use crate::mutation::{Key, Refusal};
 use crate::postgres::fetch::{Fetched, Fetcher};
@@ -42,6 +43,8 @@ use super::{Context, RunError, fetching};
 const BATCH_BYTES: usize = 1 << 20;
 /// Status and gauges are refreshed this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// What a chunk of keys to be swept is expected to hold.
+const SWEEP_BYTES: usize = 64 << 10;
 /// After a loss, requests in flight get this long to be answered before they are given up as unknown.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,11 @@ pub(super) enum Written {
     LeafReplaced {
         table: TableId,
         leaf: LeafState,
+    },
+    AskedAnew {
+        table: TableId,
+        state: TableState,
+        answer: oneshot::Sender<Taken>,
     },
     LetterKept {
         id: LetterId,
@@ -128,7 +136,8 @@ pub(super) struct Session {
     fenced: Lsn,
     awaits_horizon: bool,
     /// Readers and watchers: they end with the session.
-    _helpers: JoinSet<()>,
+    pub(super) helpers: JoinSet<()>,
+    pub(super) copy_say: mpsc::Sender<CopyNews>,
     stopping: Option<u64>,
     /// A table changed, and start-up has to deal with it: the session ends.
     changed: Option<String>,
@@ -214,7 +223,8 @@ impl Session {
             fences,
             fenced: Lsn::ZERO,
             awaits_horizon: true,
-            _helpers: helpers,
+            helpers,
+            copy_say,
             stopping: None,
             changed: None,
             noticed: Vec::new(),
@@ -394,6 +404,9 @@ impl Session {
                 }
                 Effect::ChunkDone { chunk, .. } => self.chunk_done(chunk),
                 Effect::ChunkAbandoned { chunk, table, overflow } => {
+                    if self.copy.sweep_done(chunk, false) {
+                        continue;
+                    }
                     if let Some(mut work) = self.copy.take(chunk)
                         && self.engine.table(table).stopped.is_none()
                     {
@@ -410,7 +423,7 @@ impl Session {
                     self.copy.forget(table, None);
                     self.context.target.collections[table.0 as usize].metrics.phase(TablePhase::Stopped);
                     let key = key.map(|key| key.to_string());
-                    tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping and restart; \
+                    tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping and restart, or `walvec resync` it; \
                         until then its changes are kept in the WAL of the slot");
                 }
             }
@@ -500,6 +513,7 @@ impl Session {
         let reserve = usize::try_from(self.context.settings.pipeline.chunk_bytes).unwrap_or(usize::MAX);
         let engine = &mut self.engine;
         self.copy.assign(|work| engine.open_chunk(work.table, reserve, work.hold));
+        self.copy.open_sweeps(|table| engine.open_chunk(table, SWEEP_BYTES, false));
     }
 
     fn heard_from_copy(&mut self, news: CopyNews) {
@@ -510,9 +524,9 @@ impl Session {
                 }
             }
             CopyNews::Snapshot { chunk, view, reply } => {
-                let verdict = match self.copy.work(chunk) {
-                    Some(_) => self.engine.chunk_snapshot(chunk, &view.snapshot, view.insert_lsn),
-                    None => Visibility::Valid, // given up meanwhile: its rows will not be used
+                let verdict = match self.copy.is_open(chunk) {
+                    true => self.engine.chunk_snapshot(chunk, &view.snapshot, view.insert_lsn),
+                    false => Visibility::Valid, // given up meanwhile: its rows will not be used
                 };
                 // A reader that is gone needs no answer.
                 reply.send(verdict).unwrap_or_default();
@@ -530,6 +544,18 @@ impl Session {
             CopyNews::Unkeyed { table, refusal } => {
                 self.engine.stop_table(table, format!("a row cannot have a key: {refusal}"));
             }
+            CopyNews::OpenSweep { table, reply } => self.copy.sweep_waits(table, reply),
+            CopyNews::Absent { chunk, keys } => {
+                if self.copy.is_open(chunk) {
+                    self.engine.chunk_rows(chunk, keys.into_iter().map(|key| (key, None)).collect());
+                }
+            }
+            CopyNews::SweepFailed { chunk } => {
+                self.engine.abandon_chunk(chunk);
+                self.engine.discard_unflushed();
+                self.copy.sweep_done(chunk, false);
+            }
+            CopyNews::Swept { table } => self.mark_copied(table),
             CopyNews::Rewritten { chunk } => {
                 self.engine.abandon_chunk(chunk);
                 if let Some(work) = self.copy.take(chunk) {
@@ -554,6 +580,9 @@ impl Session {
 
     /// Every row of the chunk is acknowledged: make that durable.
     fn chunk_done(&mut self, chunk: ChunkId) {
+        if self.copy.sweep_done(chunk, true) {
+            return;
+        }
         let Some(work) = self.copy.work(chunk).cloned() else { return };
         let (store, name) = (self.context.store.clone(), self.name(work.table));
         self.push_write(async move {
@@ -584,13 +613,20 @@ impl Session {
 
     fn finish_copy_if_over(&mut self, table: TableId) {
         let Some(state) = self.tables.get(&table) else { return };
-        if !state.copied && state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
-            let (store, name) = (self.context.store.clone(), self.name(table));
-            self.push_write(async move {
-                store.mark_copied(&name).await?;
-                Ok(Written::Copied(table))
-            });
+        match state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
+            true if state.copied => {}
+            true if state.sweep => self.start_sweep(table),
+            true => self.mark_copied(table),
+            false => {}
         }
+    }
+
+    fn mark_copied(&mut self, table: TableId) {
+        let (store, name) = (self.context.store.clone(), self.name(table));
+        self.push_write(async move {
+            store.mark_copied(&name).await?;
+            Ok(Written::Copied(table))
+        });
     }
 
     // --------------------------------------------------------------------------------------------- what is durable
@@ -639,11 +675,19 @@ impl Session {
             }
             Written::Copied(table) => {
                 if let Some(state) = self.tables.get_mut(&table) {
-                    state.copied = true;
+                    (state.copied, state.sweep) = (true, false);
                 }
                 self.engine.copy_finished(table);
                 self.awaits_horizon = true;
                 tracing::info!(table = %self.name(table), "copy finished");
+            }
+            Written::AskedAnew { table, state, answer } => {
+                let name = self.name(table);
+                self.context.letters.clear(&name, None);
+                self.tables.insert(table, state);
+                self.changed = Some(format!("a new copy of {name} was asked for"));
+                // An asker that went away needs no answer.
+                answer.send(Taken { matched: 1, taken: 1 }).unwrap_or_default();
             }
             Written::LetterKept { id, name, key, letter } => {
                 self.context.letters.keep(&name, key, letter);
@@ -668,6 +712,17 @@ impl Session {
 
     pub(super) fn push_write(&mut self, write: impl Future<Output = Result<Written, StoreError>> + Send + 'static) {
         self.writes.push(Box::pin(write));
+    }
+
+    /// What a person asked for.
+    fn command(&mut self, Command { wish, which, answer }: Command) {
+        let taken = match wish {
+            Wish::Retry => self.retry_letters(&which),
+            Wish::Discard => self.discard_letters(&which),
+            Wish::Resync => return self.resync(&which, answer),
+        };
+        // An asker that went away needs no answer.
+        answer.send(taken).unwrap_or_default();
     }
 
     // ------------------------------------------------------------------------------------------------- the source

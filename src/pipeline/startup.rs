@@ -303,13 +303,23 @@ async fn plan_copy(
         if let Some(saved) = saved.filter(|_| removed > 0 && !keeps_removed) {
             let reason = format!(
                 "{removed} of its partitions were detached or dropped, and collection {:?} still has their rows: set \
-                 `partition_removed = \"keep\"` to leave them there, or copy everything anew with an empty state and a new slot",
+                 `partition_removed = \"keep\"` to leave them there, or `walvec resync {name}` to remove them",
                 saved.collection
             );
             stopped.push((table.id, reason));
             states.insert(table.id, saved.clone());
             continue;
         }
+        let asked_anew = saved.is_some_and(TableState::is_asked_anew);
+        if asked_anew {
+            // Changes up to there will be skipped: a server that lost some of them would write others in their place (G).
+            process.store.raise_sent_limit(planned_at).await?;
+            if let Some(source) = &mut process.source {
+                source.sent_limit = source.sent_limit.max(planned_at);
+            }
+            tracing::info!(table = %name, "the table is copied again over its collection, as was asked for");
+        }
+        let saved = process.tables.get(&name);
         let was_copied = saved.is_some_and(|saved| saved.copied);
         let mut leaves = Vec::with_capacity(found.leaves.len());
         let mut added = 0;
@@ -327,7 +337,7 @@ async fn plan_copy(
         if removed > 0 {
             tracing::warn!(table = %name, removed, "partitions were detached or dropped: their rows stay in the collection");
         }
-        if added > 0 {
+        if added > 0 && !asked_anew {
             tracing::info!(table = %name, added, "partitions are new: their rows are copied");
         }
         let state = TableState {
@@ -336,8 +346,10 @@ async fn plan_copy(
             row_filter: table.row_filter.clone(),
             key,
             copied: was_copied && added == 0,
+            sweep: saved.is_some_and(|saved| saved.sweep),
             skip_until: match steps.get(&name) {
                 Some(Step::Resync(_)) => planned_at,
+                _ if asked_anew => planned_at,
                 _ => saved.map_or(Lsn::ZERO, |saved| saved.skip_until),
             },
             leaves,
@@ -358,7 +370,7 @@ fn compare(saved: &TableState, table: &TablePlan, key: &[String]) -> Result<(), 
         let (before, now) = (saved.collection.clone(), table.collection.name.clone());
         return Err(RunError::CollectionChanged { table: name, before, now });
     }
-    if saved.row_filter != table.row_filter {
+    if saved.row_filter != table.row_filter && !saved.is_asked_anew() {
         let text = |filter: &Option<String>| filter.clone().unwrap_or_else(|| "none".to_owned());
         let (before, now) = (text(&saved.row_filter), text(&table.row_filter));
         return Err(RunError::FilterChanged { table: name, before, now });

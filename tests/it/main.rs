@@ -14,6 +14,7 @@
 //! plan             what it shows, and what it finds different
 //! schema           the table changes under the daemon
 //! dead_letters     rows that Milvus will not take
+//! resync           a table copied again in place
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -45,6 +46,7 @@ mod postgres_source;
 mod quota;
 mod rest;
 mod restart;
+mod resync;
 mod schema;
 mod servers;
 mod shapes;

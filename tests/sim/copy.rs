@@ -34,7 +34,7 @@ pub(super) enum ChunkPhase {
     },
     /// Everything is read, the transaction over.
     Read {
-        rows: Vec<(Key, Row)>,
+        rows: Vec<(Key, Option<Row>)>,
     },
     /// The engine has the rows.
     Delivered,
@@ -173,16 +173,21 @@ impl World {
         }
     }
 
-    fn read_chunk(&self, table: usize, range: usize, snapshot: &Snapshot) -> Vec<(Key, Row)> {
+    /// The rows of a range; with the first range also the keys that have no row at all, if the copy sweeps.
+    fn read_chunk(&self, table: usize, range: usize, snapshot: &Snapshot) -> Vec<(Key, Option<Row>)> {
         let rows = if self.locks_late() {
             self.source.read_unlocked(table, snapshot)
         } else {
             self.source.read(table, snapshot)
         };
         let filter = !self.has_flaw(ShellFlaw::ChunkWithoutFilter);
-        let row = |key: usize| rows[key].filter(|row| row.range == range && (row.published || !filter));
-        let row = |key: usize| row(key).map(|row| (self.codec.key(table, key), self.row(table, key, row, 0)));
-        (0..KEYS).filter_map(row).collect()
+        let row = |key: usize| rows[key].filter(|row| row.published || !filter);
+        let read = |key: usize| match row(key) {
+            Some(row) if row.range == range => Some((self.codec.key(table, key), Some(self.row(table, key, row, 0)))),
+            None if self.sweeps && range == 0 => Some((self.codec.key(table, key), None)),
+            _ => None,
+        };
+        (0..KEYS).filter_map(read).collect()
     }
 
     /// Rule L: the list of chunks is for one file. Another one: all chunks of the table begin anew.

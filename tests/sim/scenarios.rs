@@ -174,6 +174,21 @@ scenarios! {
         Scenario::new(&[(0, 0)], true, &[&[scalar_poison(0)], &[scalar(0)]])
             .dead_letters().with(|f| { f.server_crashes = 1; f.failovers = 1 });
 
+    // A copy over a collection that has entities already, some of rows that are gone.
+    w01_sweep_beside_changes:
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)], &[insert(2, 0)]]).sweeps();
+    w02_sweep_of_a_key_that_comes_back:
+        Scenario::new(&[(0, 0)], true, &[&[delete(0)], &[insert(0, 1)], &[scalar(0)]]).sweeps();
+    w03_sweep_beside_key_changes:
+        Scenario::new(&[(0, 0), (2, 0)], true, &[&[rekey(0, 3)], &[rekey(2, 0)], &[scalar(3)]]).sweeps();
+    w04_sweep_beside_a_truncate:
+        Scenario::new(&[(0, 0), (1, 0)], true, &[&[insert(2, 1)], &[truncate()], &[insert(0, 0)]]).sweeps();
+    w05_sweep_of_a_server_that_forgets:
+        Scenario::new(&[(0, 0)], true, &[&[delete(0)], &[insert(1, 0)]]).sweeps()
+            .with(|f| { f.server_crashes = 2; f.failovers = 1 });
+    w06_sweep_with_a_refused_row:
+        Scenario::new(&[(0, 0)], true, &[&[scalar_poison(0)], &[insert(1, 1)]]).sweeps().dead_letters();
+
     // Servers that forget.
     l01_asynchronous_commit_lost_during_the_copy:
         Scenario::new(&[(0, 0)], true, &[&[insert(1, 0)]]).with(|f| f.server_crashes = 1);

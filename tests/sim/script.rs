@@ -145,6 +145,8 @@ pub(super) struct Scenario {
     pub(super) script: Vec<Vec<(usize, Op)>>,
     /// So many transactions of the script are committed below the slot's consistent point, and not yet visible.
     pub(super) below_slot: usize,
+    /// The target has old entities of every key, and the copy is to remove those that have no row.
+    pub(super) sweeps: bool,
     /// Refused rows become dead letters instead of stopping their table.
     pub(super) dead_letters: bool,
     pub(super) faults: Faults,
@@ -160,6 +162,7 @@ impl Scenario {
             copying,
             script: script.iter().map(|ops| ops.iter().map(|&op| (0, op)).collect()).collect(),
             below_slot: 0,
+            sweeps: false,
             dead_letters: false,
             faults: Faults { kills: 2, clean_stops: 1, lost_answers: 1, cuts: 1, ..Faults::default() },
         }
@@ -167,6 +170,11 @@ impl Scenario {
 
     pub(super) fn below_slot(mut self, transactions: usize) -> Scenario {
         self.below_slot = transactions;
+        self
+    }
+
+    pub(super) fn sweeps(mut self) -> Scenario {
+        self.sweeps = true;
         self
     }
 
@@ -229,7 +237,8 @@ impl Scenario {
         let copying = rng.percent(60);
         let below_slot = if copying && rng.percent(20) { rng.below(transactions + 1) } else { 0 };
         let dead_letters = rng.percent(60);
-        Scenario { tables, wide, initial, copying, script, below_slot, dead_letters, faults }
+        let sweeps = copying && rng.percent(30);
+        Scenario { tables, wide, initial, copying, script, below_slot, sweeps, dead_letters, faults }
     }
 }
 

@@ -18,6 +18,9 @@ use super::target::{Codec, Target};
 /// Deadline and margin of a request, in the run's milliseconds.
 pub(super) const LANDS_WITHIN: u64 = 100;
 
+/// An entity of before, which no row is like.
+const OLD: super::target::Entity = [u16::MAX; 4];
+
 /// A run that takes longer has stopped making progress.
 const STEPS_MAX: usize = 6000;
 
@@ -163,6 +166,8 @@ pub(super) struct World {
     pub(super) settings: EngineSettings,
     pub(super) codec: Codec,
     pub(super) tables: usize,
+    /// The copy removes entities without a row.
+    pub(super) sweeps: bool,
     /// Refused rows become dead letters.
     pub(super) dead_letters: bool,
     pub(super) faults: Faults,
@@ -214,6 +219,10 @@ impl World {
             for (collection, rows) in target.collections.iter_mut().zip(source.initial()) {
                 *collection = rows.map(|row| row.map(|row| row.values));
             }
+        } else if scenario.sweeps {
+            for collection in target.collections.iter_mut().take(scenario.tables) {
+                *collection = std::array::from_fn(|_| Some(OLD));
+            }
         }
         let faults_from = rng.pick(&[0, 0, 10, 20, 30, 40, 60]);
         let chunks = ChunkList { file_node: 1, done: [!scenario.copying; RANGES] };
@@ -230,6 +239,7 @@ impl World {
             settings,
             codec,
             tables: scenario.tables,
+            sweeps: scenario.sweeps,
             dead_letters: scenario.dead_letters,
             faults: scenario.faults.thinned(&mut rng),
             other_wal: rng.pick(&[0, 0, 2, 8]),
