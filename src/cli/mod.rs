@@ -19,6 +19,7 @@ pub mod plan;
 pub mod resync;
 pub mod run;
 pub mod status;
+pub mod teardown;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -60,6 +61,7 @@ enum Command {
     Verify(verify::Args),
     DeadLetters(dead_letters::Args),
     Resync(resync::Args),
+    Teardown(teardown::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -121,6 +123,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => Box::pin(status::run(args, &global)).await?,
         Command::Verify(args) => Box::pin(verify::run(args, &global)).await?,
         Command::Resync(args) => Box::pin(resync::run(args, &global)).await?,
+        Command::Teardown(args) => Box::pin(teardown::run(args, &global)).await?,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(args, &global)).await?,
         Command::Demo(args) => {
             return Box::pin(demo::run(args)).await.map_err(|error| Failure::new(Exit::Temporary, error));

@@ -264,6 +264,11 @@ pub fn create_statement(name: &str, tables: &[Wanted]) -> String {
     )
 }
 
+/// Drops the publication, which needs its owner.
+pub async fn drop_publication(connection: &Connection, name: &str) -> Result<()> {
+    execute(connection, "drop the publication", &format!("DROP PUBLICATION {}", quote_ident(name))).await
+}
+
 /// Finds the publication fit for these tables, or makes it so: creates it, or adds missing tables, when `create` is set
 /// and the role may. What it publishes already is never changed. Before the slot is created.
 ///

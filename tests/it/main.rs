@@ -14,6 +14,7 @@
 //! plan             what it shows, and what it finds different
 //! schema           the table changes under the daemon
 //! dead_letters     rows that Milvus will not take
+//! teardown         the source is left as it was
 //! resync           a table copied again in place
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
@@ -53,6 +54,7 @@ mod shapes;
 mod snapshot;
 mod streaming;
 mod support;
+mod teardown;
 mod types;
 mod vendor_clients;
 mod verify;
