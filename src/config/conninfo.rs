@@ -332,6 +332,42 @@ mod tests {
         }
     }
 
+    /// Valid forms, with pieces cut out and others put in.
+    fn mutated() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let form = prop::sample::select(vec![
+            "postgresql://u:secret@h:5432/app?sslmode=require&options=-c%20x",
+            "host=h port=5432 user=u password='se cret\\'' dbname=app",
+            "jdbc:postgresql://[::1]:5433/app?user=u&password=secret",
+            "postgresql://[2001:db8::1],h2:1/app",
+        ]);
+        let piece = "[:/?#@&=%'\\\\\\[\\] a-z0-9é\\x00]{0,6}";
+        (form, any::<prop::sample::Index>(), any::<prop::sample::Index>(), piece).prop_map(
+            |(form, from, length, piece)| {
+                let chars: Vec<char> = form.chars().collect();
+                let from = from.index(chars.len() + 1);
+                let to = from + length.index(chars.len() + 1 - from);
+                chars[..from].iter().copied().chain(piece.chars()).chain(chars[to..].iter().copied()).collect()
+            },
+        )
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in proptest::prelude::any::<String>(), mutated in mutated()) {
+            for text in [text, mutated] {
+                drop(Conninfo::parse(&text));
+            }
+        }
+
+        #[test]
+        fn no_error_repeats_a_password(mutated in mutated()) {
+            if let Err(error) = Conninfo::parse(&mutated) {
+                proptest::prop_assert!(!error.to_string().contains("secret"), "{mutated}: {error}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_said_without_the_value() {
         for (text, expected) in [

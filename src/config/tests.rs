@@ -361,3 +361,19 @@ fn the_manual_has_every_key_with_its_default() {
     }
     assert!(compared > 20, "{compared} defaults");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    /// The documented file with a piece of it replaced is settings or an error, and never a panic.
+    #[test]
+    fn no_file_panics(
+        from in proptest::prelude::any::<proptest::sample::Index>(), length in 0usize..40, piece in "[\\[\\]{}=\"',.a-z0-9_ é\n#-]{0,12}",
+    ) {
+        let chars: Vec<char> = DOCUMENTED.chars().collect();
+        let from = from.index(chars.len());
+        let to = (from + length).min(chars.len());
+        let text: String =
+            chars[..from].iter().copied().chain(piece.chars()).chain(chars[to..].iter().copied()).collect();
+        drop(parsed(&text));
+    }
+}

@@ -257,3 +257,25 @@ fn what_is_forbidden_is_found() {
     assert_eq!(count("verify", false, "use crate::postgres::decode::text;\n"), 1);
     assert_eq!(count("novelty", false, ""), 1);
 }
+
+/// The page about traps promises a test for each: its names are those of tests that exist.
+#[test]
+fn the_tests_that_the_page_about_traps_names_exist() {
+    let page = include_str!("../../docs/traps.md");
+    let mut files = Vec::new();
+    rust_files(&source(), &mut files);
+    rust_files(&source().with_file_name("tests"), &mut files);
+    let texts: String = files.iter().map(|file| std::fs::read_to_string(file).expect("a source file")).collect();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")).collect();
+    assert_eq!(rows.len(), 100);
+    for (number, row) in (1..).zip(rows) {
+        assert!(row.starts_with(&format!("| {number} |")), "{row}");
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty() || row.contains('—'), "{row}: no test and no reason");
+        for name in names {
+            // The scenarios of the simulator are made by a macro, from their names.
+            let exists = texts.contains(&format!("fn {name}(")) || texts.contains(&format!("\n    {name}:"));
+            assert!(exists, "trap {number}: there is no test {name}");
+        }
+    }
+}
