@@ -109,7 +109,7 @@ impl Engine {
     pub fn copy_finished(&mut self, table: TableId) {
         let dispatched = self.dispatched_lsn;
         let state = self.table_mut(table);
-        state.copied = true;
+        (state.copied, state.sweep) = (true, false);
         state.horizon = state.horizon.max(dispatched);
         if self.tables.iter().all(|table| table.copied || table.stopped.is_some()) {
             self.dispatched.stop_tracking();
@@ -164,7 +164,13 @@ impl Engine {
             #[cfg(not(test))]
             let touched = chunk.is_touched(&key);
             if touched {
-                continue; // the stream has taken over
+                // The stream has taken over. Where a chunk also answers for what was there before, it waits for that.
+                let state = &mut self.tables[chunk.table.0 as usize];
+                if state.sweep {
+                    let lane_index = state.lane_index(&key);
+                    chunk.outstanding += usize::from(state.lanes[lane_index].stand_for_chunk(&key, id));
+                }
+                continue;
             }
             #[cfg(test)]
             if self.flaws.contains(&Flaw::DropChunkRowIfBusy) && self.lane_of(chunk.table, &key).is_key_busy(&key) {
@@ -174,7 +180,9 @@ impl Engine {
             if let Some(row) = &row {
                 self.table_mut(chunk.table).note_width(row);
             }
-            let entry = Entry::from_chunk(row, id, chunk.insert_lsn, &key);
+            let beneath = row.is_some() && self.sweeps(chunk.table);
+            let mut entry = Entry::from_chunk(row, id, chunk.insert_lsn, &key);
+            entry.beneath = beneath;
             self.push(chunk.table, key, entry, false);
         }
         chunk.dispatched(self.dispatched_lsn);

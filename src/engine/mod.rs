@@ -87,6 +87,9 @@ pub struct TableStart {
     pub reread_columns: u64,
     /// Its copy finished before this process began.
     pub copied: bool,
+    /// Its collection may have entities of rows that are gone, until the copy is finished: what the stream brings lies over
+    /// them as over a delete (B).
+    pub sweep: bool,
     /// Dead letters that it may have; one more stops it.
     pub letters_max: usize,
 }
@@ -235,6 +238,8 @@ pub enum Flaw {
     LetterNotAwaited,
     /// A refused row becomes a letter, and the entity of its key stays.
     LetterWithoutDelete,
+    /// What the stream brings to a table that is swept is taken to lie over nothing.
+    SweepForgetsBeneath,
 }
 
 /// Something that becomes due.
@@ -482,6 +487,7 @@ flaws! {
     flaw_no_sent_limit => NoSentLimit,
     flaw_no_horizon => NoHorizon,
     flaw_letter_not_awaited => LetterNotAwaited,
+    flaw_sweep_forgets_beneath => SweepForgetsBeneath,
     flaw_truncate_leaves_chunks => TruncateLeavesChunks,
     flaw_carry_from_chunk_row => CarryFromChunkRow,
 }

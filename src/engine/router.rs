@@ -185,8 +185,14 @@ impl Engine {
             }
         }
         let widest = self.tables[table.0 as usize].note_width(&row);
-        let entry = Entry::from_stream(row, base, open.seq, open.xid, open.position, widest, &key);
+        let mut entry = Entry::from_stream(row, base, open.seq, open.xid, open.position, widest, &key);
+        entry.beneath = self.sweeps(table);
         self.push(table, key, entry, true);
+    }
+
+    /// May an entity of a row that is gone lie under what is brought to the table?
+    pub(super) fn sweeps(&self, table: TableId) -> bool {
+        self.tables[table.0 as usize].sweep && !self.flaw_sweep_forgets_beneath()
     }
 
     /// Hand an entry to its lane, over whatever waits there for the key.

@@ -13,6 +13,7 @@ pub(super) struct Table {
     pub(super) key_columns: u64,
     pub(super) reread_columns: u64,
     pub(super) copied: bool,
+    pub(super) sweep: bool,
     /// H without its fetch term: below it the collection may show states out of order.
     pub(super) horizon: Lsn,
     /// Insert position of the last fetch: a fetched column may be newer than the rest of its row until then.
@@ -56,6 +57,7 @@ impl Table {
             key_columns: start.key_columns,
             reread_columns: start.reread_columns,
             copied: start.copied,
+            sweep: start.sweep,
             horizon: server_lsn,
             fetch_horizon: Lsn::ZERO,
             stopped: None,

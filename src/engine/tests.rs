@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn coalescing_equals_applying_one_by_one(steps in prop::collection::vec(step(), 1..60), lanes in 1..4usize, rows_max in 1..4usize) {
         let settings = EngineSettings { lanes, request_rows_max: rows_max, request_bytes_max: 10_000, touched_bytes_max: 1000, memory_bytes: 1 << 20, fetch_retry_ms: 1 };
-        let table = TableStart { columns: 3, key_columns: 1, reread_columns: 0, copied: true, letters_max: 0 };
+        let table = TableStart { columns: 3, key_columns: 1, reread_columns: 0, copied: true, sweep: false, letters_max: 0 };
         let start = Start { checkpoint: Lsn(1), server_lsn: Lsn(1), sent_limit: Lsn(1), visible_from: 1, quiet_until: 0, now: 0 };
         let mut engine = Engine::new(settings, vec![table], start);
         let (mut source, mut world) = (Source::new(), World::default());

@@ -7,7 +7,8 @@
 //! and keys without a row leave as deletes, unless the stream has touched them since.
 //!
 //! Holds: a key is deleted only if a valid snapshot has no row that makes exactly this key, bytewise; a table is called
-//! copied only when the sweep has met the end of its collection. A sweep that was interrupted begins anew.
+//! copied only when the sweep has met the end of its collection and progress has passed what it saw (P). A sweep that was
+//! interrupted begins anew.
 
 use std::collections::HashSet;
 use std::sync::Arc;

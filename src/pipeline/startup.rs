@@ -108,6 +108,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         key_columns: table.key.columns().iter().fold(0, |mask, column| mask | 1 << column),
         reread_columns: mask(table.columns.iter().map(|column| column.reread)),
         copied: states.get(&table.id).is_some_and(|state| state.copied),
+        sweep: states.get(&table.id).is_some_and(|state| state.sweep),
         letters_max: table.dead_letters_max,
     });
     let pipeline = &settings.pipeline;

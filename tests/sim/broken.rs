@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::engine::Flaw;
 
-use super::script::{Faults, Op, Scenario, delete, insert, rekey, scalar, scalar_poison, truncate, vector};
+use super::script::{
+    Faults, Op, Scenario, delete, insert, insert_poison, rekey, scalar, scalar_poison, truncate, vector,
+};
 use super::world::{Sabotage, ShellFlaw};
 use super::{Budget, run, search};
 
@@ -74,6 +76,8 @@ broken! {
         Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)]]).dead_letters();
     letter_without_delete: Engine(Flaw::LetterWithoutDelete),
         Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)]]).dead_letters();
+    sweep_forgets_what_lies_beneath: Engine(Flaw::SweepForgetsBeneath),
+        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps();
 
     confirm_before_flush: Shell(ShellFlaw::ConfirmBeforeFlush),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)]]);

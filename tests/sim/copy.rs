@@ -88,7 +88,11 @@ impl World {
             if daemon.copied[table] || daemon.stopped[table] {
                 continue;
             }
-            if self.disk.durable.chunks[table].all_done() && list.all_done() {
+            let swept = daemon.engine.as_ref().is_some_and(|engine| {
+                // What the last lookup has seen may still be on its way by the stream.
+                !self.sweeps || engine.progress() >= engine.table(TableId(table as u32)).horizon
+            });
+            if swept && self.disk.durable.chunks[table].all_done() && list.all_done() {
                 actions.push(Action::CopyFinished(table));
             }
             for range in 0..RANGES {
@@ -214,6 +218,8 @@ impl World {
     }
 
     pub(super) fn copy_finished(&mut self, table: usize) {
+        self.disk.write(vec![Put::Swept { table }]);
+        self.disk.flush();
         let daemon = self.daemon();
         daemon.copied[table] = true;
         daemon.feed().copy_finished(TableId(table as u32));

@@ -259,12 +259,19 @@ impl World {
             now: self.now,
         };
         note!(self, "       started: {start:?}");
+        // A sweep that was not over begins anew.
+        let swept = self.disk.latest().swept;
+        for table in (0..self.tables).filter(|&table| !swept[table]) {
+            self.disk.write(vec![Put::ClearChunks { table }]);
+            self.disk.flush();
+        }
         let chunks = self.disk.latest().chunks;
         let (columns, tables) = (self.codec.columns(), self.tables);
         let table = |list: &super::disk::ChunkList| TableStart {
             columns,
             key_columns: 1,
             reread_columns: 0,
+            sweep: self.sweeps && !list.all_done(),
             letters_max: usize::MAX,
             copied: list.all_done(),
         };

@@ -18,6 +18,8 @@ pub(super) struct Stored {
     pub(super) clean: bool,
     pub(super) timeline: u32,
     pub(super) chunks: [ChunkList; TABLES],
+    /// Of tables that are swept: the sweep is over.
+    pub(super) swept: [bool; TABLES],
     /// Keys with a dead letter.
     pub(super) letters: [[bool; KEYS]; TABLES],
 }
@@ -45,6 +47,7 @@ pub(super) enum Put {
     ChunkDone { table: usize, range: usize },
     Letter { table: usize, key: usize, kept: bool },
     NoLetters { table: usize },
+    Swept { table: usize },
 }
 
 pub(super) struct Disk {
@@ -112,6 +115,7 @@ fn apply(stored: &mut Stored, put: Put) {
         Put::ClearChunks { table } => stored.chunks[table].done = [false; RANGES],
         Put::ChunkDone { table, range } => stored.chunks[table].done[range] = true,
         Put::Letter { table, key, kept } => stored.letters[table][key] = kept,
+        Put::Swept { table } => stored.swept[table] = true,
         Put::NoLetters { table } => stored.letters[table] = [false; KEYS],
     }
 }

@@ -186,6 +186,8 @@ scenarios! {
     w05_sweep_of_a_server_that_forgets:
         Scenario::new(&[(0, 0)], true, &[&[delete(0)], &[insert(1, 0)]]).sweeps()
             .with(|f| { f.server_crashes = 2; f.failovers = 1 });
+    w07_sweep_of_a_row_that_is_refused_and_then_gone:
+        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)], &[insert_poison(2, 0)], &[truncate()]]).sweeps();
     w06_sweep_with_a_refused_row:
         Scenario::new(&[(0, 0)], true, &[&[scalar_poison(0)], &[insert(1, 1)]]).sweeps().dead_letters();
 

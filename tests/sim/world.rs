@@ -232,6 +232,7 @@ impl World {
             clean: true,
             timeline: 1,
             chunks: [chunks; TABLES],
+            swept: [!(scenario.copying && scenario.sweeps); TABLES],
             letters: [[false; KEYS]; TABLES],
         };
         World {
