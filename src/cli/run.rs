@@ -3,10 +3,11 @@
 //! Start-up as a list: configuration, log, panic hook, metrics, signals, admin address, pipeline. Everything after the
 //! log is set up is said through it.
 //!
-//! Holds: SIGTERM and SIGINT ask the pipeline to drain; a second one ends the process at once, which costs a replay
+//! SIGHUP reads the configuration again. Holds: SIGTERM and SIGINT ask the pipeline to drain; a second one ends the process at once, which costs a replay
 //! and nothing else. A panic anywhere aborts the process: half a daemon is worse than none, and a start recovers.
 
 use std::panic::PanicHookInfo;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Status};
 use crate::commands::Commands;
-use crate::config::{Loaded, Settings};
+use crate::config::{self, Loaded, Settings};
 use crate::letters::Letters;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, RunError};
@@ -42,10 +43,12 @@ pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
     let (status, _) = watch::channel(Status::starting(&source.slot, &source.publication, &target.url));
     let (stop, stopping) = watch::channel(false);
     listen_to_signals(stop)?;
+    let (reload, reloads) = watch::channel(Arc::new(settings.clone()));
+    listen_to_reloads(path, reload)?;
     let letters = Arc::new(Letters::default());
     let (asking, commands) = Commands::channel();
     let admin = serve_admin(&settings, &status, &metrics, (&letters, asking)).await?;
-    let ended = Box::pin(pipeline::run(settings, metrics, status, (letters, commands), stopping)).await;
+    let ended = Box::pin(pipeline::run(reloads, metrics, status, (letters, commands), stopping)).await;
     if let Some((shut_down, served)) = admin {
         drop(shut_down);
         // Answers that are being written are finished; a client that holds its connection open does not hold us.
@@ -141,6 +144,54 @@ fn listen_to_signals(stop: watch::Sender<bool>) -> Result<(), Failure> {
         }
     });
     Ok(())
+}
+
+/// SIGHUP: read the configuration again. One that is no good changes nothing.
+fn listen_to_reloads(path: PathBuf, reload: watch::Sender<Arc<Settings>>) -> Result<(), Failure> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Temporary, error))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let file = path.clone();
+            // Secrets may come from commands that take their time.
+            let loaded = match tokio::task::spawn_blocking(move || config::load(&file)).await {
+                Ok(loaded) => loaded,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            match loaded {
+                Ok(Loaded { settings, warnings }) => {
+                    for warning in warnings {
+                        tracing::warn!("{warning}");
+                    }
+                    let fixed = fixed(&reload.borrow(), &settings);
+                    if fixed.is_empty() {
+                        tracing::info!(config = %path.display(), "configuration read again");
+                        reload.send_replace(Arc::new(settings));
+                    } else {
+                        let keys = fixed.join(", ");
+                        tracing::error!(keys, "these need a restart: the configuration of before goes on");
+                    }
+                }
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the configuration cannot be read: the one of before goes on"
+                ),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// What a running daemon cannot change.
+fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let differs = [
+        ("source.slot", old.source.slot != new.source.slot),
+        ("source.publication", old.source.publication != new.source.publication),
+        ("source.database", old.source.database != new.source.database),
+        ("state.path", old.state.path != new.state.path),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("log", format!("{:?}", old.log) != format!("{:?}", new.log)),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
 fn panicked(panic: &PanicHookInfo<'_>) {

@@ -105,7 +105,25 @@ struct Process {
     quiet_until: u64,
 }
 
+/// New settings that are no good: said, and the daemon goes on with those of before.
+fn not_carried_out(status: &watch::Sender<Status>, error: &RunError) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "the new configuration cannot be carried out, the one of before goes on"
+    );
+    report::note_error(status, error);
+}
+
 impl Process {
+    /// Other settings for the next session. What was sent under the old ones keeps the time it has to land.
+    fn adopt(&mut self, settings: Arc<Settings>) -> Result<(), RunError> {
+        self.milvus = connect_target(&settings.target).map_err(RunError::TargetSettings)?;
+        self.pace = Arc::new(pace_of(&settings.target));
+        self.metrics.memory_budget_bytes.set(i64::try_from(settings.pipeline.memory_bytes).unwrap_or(i64::MAX));
+        self.settings = settings;
+        Ok(())
+    }
+
     fn state(&self, state: State) {
         self.status.send_modify(|status| status.state = state);
     }
@@ -218,15 +236,16 @@ pub fn connect_target(settings: &TargetSettings) -> Result<Arc<dyn Milvus>, Milv
     })
 }
 
-/// Copy, follow, reconnect, until `stop` turns true or a person must act.
+/// Copy, follow, reconnect, until `stop` turns true or a person must act. New settings in `reloads` hold from the next
+/// session on, which they begin; where they cannot be carried out, the ones of before go on.
 pub async fn run(
-    settings: Settings,
+    mut reloads: watch::Receiver<Arc<Settings>>,
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     (letters, mut commands): (Arc<Letters>, mpsc::Receiver<Command>),
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let settings = Arc::new(settings);
+    let settings = Arc::clone(&reloads.borrow_and_update());
     let pace = Arc::new(pace_of(&settings.target));
     let clock = Clock::start();
     let identity = Identity {
@@ -258,7 +277,7 @@ pub async fn run(
         unfit: evolve::Unfit::new(),
         quiet_until,
     };
-    let ended = run_sessions(&mut process, &mut commands, &mut stop).await;
+    let ended = run_sessions(&mut process, &mut reloads, &mut commands, &mut stop).await;
     process.state(State::Stopped);
     let closed = process.store.close().await;
     ended?;
@@ -294,11 +313,22 @@ async fn open_state(
 
 async fn run_sessions(
     process: &mut Process,
+    reloads: &mut watch::Receiver<Arc<Settings>>,
     commands: &mut mpsc::Receiver<Command>,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    // The settings to go back to.
+    let mut before: Option<Arc<Settings>> = None;
     loop {
+        if reloads.has_changed().unwrap_or(false) {
+            let settings = Arc::clone(&reloads.borrow_and_update());
+            let old = Arc::clone(&process.settings);
+            match process.adopt(settings) {
+                Ok(()) => before = before.or(Some(old)),
+                Err(error) => not_carried_out(&process.status, &error),
+            }
+        }
         process.state(State::Connecting);
         let begun = tokio::select! {
             biased;
@@ -326,13 +356,21 @@ async fn run_sessions(
                     () = tokio::time::sleep(wait) => continue,
                 }
             }
-            Err(error) => return Err(error),
+            Err(error) => match before.take() {
+                Some(old) => {
+                    not_carried_out(&process.status, &error);
+                    process.adopt(old)?;
+                    continue;
+                }
+                None => return Err(error),
+            },
         };
+        before = None;
         backoff.reset();
         let mut reporter = report::Reporter::new(process.status.clone(), process.trouble.subscribe());
         let plan = Arc::clone(&context.plan);
         let session = session::Session::new(context, begin);
-        match session.run(stop.clone(), commands, &mut reporter).await? {
+        match session.run(stop.clone(), reloads, commands, &mut reporter).await? {
             session::Ended::Stopped => return Ok(()),
             session::Ended::Lost { error, kept } => {
                 report::note_error(&process.status, &error);

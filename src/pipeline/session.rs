@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::commands::{Command, Taken, Wish};
+use crate::config::Settings;
 use crate::config::settings::{OnAddColumn, OnSchemaChange};
 use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId, Visibility};
 use crate::letters::Letter;
@@ -135,6 +136,8 @@ pub(super) struct Session {
     /// The position for which a fence was asked last, and whether a table may still wait for one.
     fenced: Lsn,
     awaits_horizon: bool,
+    /// Tables whose sweep is over, until progress has passed what it has seen.
+    swept: Vec<TableId>,
     /// Readers and watchers: they end with the session.
     pub(super) helpers: JoinSet<()>,
     pub(super) copy_say: mpsc::Sender<CopyNews>,
@@ -223,6 +226,7 @@ impl Session {
             fences,
             fenced: Lsn::ZERO,
             awaits_horizon: true,
+            swept: Vec::new(),
             helpers,
             copy_say,
             stopping: None,
@@ -237,6 +241,7 @@ impl Session {
     pub(super) async fn run(
         mut self,
         mut stop: watch::Receiver<bool>,
+        reloads: &mut watch::Receiver<Arc<Settings>>,
         commands: &mut mpsc::Receiver<Command>,
         report: &mut super::report::Reporter,
     ) -> Result<Ended, RunError> {
@@ -253,6 +258,7 @@ impl Session {
             }
             self.open_chunks();
             self.carry_out_effects();
+            self.finish_sweeps();
             self.write_checkpoint(false);
             self.ask_for_fence();
             if let Some(deadline) = self.stopping
@@ -289,6 +295,11 @@ impl Session {
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
+                Ok(()) = reloads.changed(), if self.stopping.is_none() => {
+                    // Not marked as seen: the next session takes them.
+                    reloads.mark_changed();
+                    self.changed = Some("the configuration was read again".to_owned());
+                }
                 Some(command) = commands.recv(), if self.stopping.is_none() => self.command(command),
                 _ = next_report.tick() => report.refresh(&self),
                 read = self.stream.next_batch(&mut self.batch, BATCH_BYTES), if wants_stream => match read {
@@ -555,7 +566,10 @@ impl Session {
                 self.engine.discard_unflushed();
                 self.copy.sweep_done(chunk, false);
             }
-            CopyNews::Swept { table } => self.mark_copied(table),
+            CopyNews::Swept { table } => {
+                self.swept.push(table);
+                self.awaits_horizon = true;
+            }
             CopyNews::Rewritten { chunk } => {
                 self.engine.abandon_chunk(chunk);
                 if let Some(work) = self.copy.take(chunk) {
@@ -618,6 +632,17 @@ impl Session {
             true if state.sweep => self.start_sweep(table),
             true => self.mark_copied(table),
             false => {}
+        }
+    }
+
+    /// A row that the sweep found may still be on its way by the stream: only when that has arrived is nothing of before left.
+    fn finish_sweeps(&mut self) {
+        let progress = self.engine.progress();
+        let over = |table: &TableId| self.engine.table(*table).horizon <= progress;
+        let done: Vec<TableId> = self.swept.iter().copied().filter(over).collect();
+        self.swept.retain(|table| !done.contains(table));
+        for table in done {
+            self.mark_copied(table);
         }
     }
 
@@ -762,8 +787,9 @@ impl Session {
         let waits = self
             .tables
             .keys()
+            .filter(|id| self.tables[id].copied || self.swept.contains(id))
             .map(|id| self.engine.table(*id))
-            .filter(|t| t.copied && !t.following && t.stopped.is_none());
+            .filter(|t| !t.following && t.stopped.is_none());
         let Some(horizon) = waits.map(|table| table.horizon).max() else {
             self.awaits_horizon = false; // until another table's copy is finished
             return;

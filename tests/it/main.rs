@@ -15,6 +15,7 @@
 //! schema           the table changes under the daemon
 //! dead_letters     rows that Milvus will not take
 //! teardown         the source is left as it was
+//! reload           the configuration is read again
 //! resync           a table copied again in place
 //! restart          killed, stopped, started again, and started where it must not start
 //! faults           lines that break, servers that die, answers that get lost
@@ -45,6 +46,7 @@ mod milvus_servers;
 mod plan;
 mod postgres_source;
 mod quota;
+mod reload;
 mod rest;
 mod restart;
 mod resync;

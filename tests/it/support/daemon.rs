@@ -57,6 +57,14 @@ impl Daemon {
         self.ended(deadline).await
     }
 
+    /// Another configuration, with the same `[admin]`, and SIGHUP.
+    pub fn reload(&self, config: &str) {
+        let text = format!("{config}\n[admin]\nlisten = \"127.0.0.1:{}\"\n", self.admin_port);
+        std::fs::write(&self.config, text).expect("the configuration is written");
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
+        kill_process(pid, Signal::HUP).expect("the daemon can be told");
+    }
+
     /// Waits for it to end by itself.
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         until("the daemon ends", deadline, async || self.child.try_wait().expect("the daemon is our child")).await

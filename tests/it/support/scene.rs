@@ -97,6 +97,11 @@ impl Scene {
         self.tables.push((name.to_owned(), lines.to_owned()));
     }
 
+    /// Takes a table out of the configuration.
+    pub fn forget(&mut self, table: &str) {
+        self.tables.retain(|(name, _)| name != table);
+    }
+
     /// Changes the lines of a table's `[[table]]`.
     pub fn set_lines(&mut self, table: &str, lines: &str) {
         let entry = self.tables.iter_mut().find(|(name, _)| name == table).expect("a table of the configuration");
@@ -142,6 +147,11 @@ impl Scene {
 
     pub fn start(&self) -> Daemon {
         Daemon::start(self.directory.path(), &self.config(&self.source_url, &self.target_url))
+    }
+
+    /// Gives a running daemon the configuration as it is now.
+    pub fn reload(&self, daemon: &Daemon) {
+        daemon.reload(&self.config(&self.source_url, &self.target_url));
     }
 
     /// Starts the daemon and waits until every table follows.
