@@ -64,9 +64,9 @@ impl Letters {
         *self.lock() = saved;
     }
 
-    /// Returns the letter that was there.
-    pub fn keep(&self, table: &str, key: Key, letter: Letter) -> Option<Letter> {
-        self.lock().entry(table.to_owned()).or_default().insert(key, letter)
+    /// In place of the letter that the key may have.
+    pub fn keep(&self, table: &str, key: Key, letter: Letter) {
+        drop(self.lock().entry(table.to_owned()).or_default().insert(key, letter));
     }
 
     /// `None`: all of the table.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::admin::Token;
-use crate::checkpoint::{Identity, Store, StoreError};
+use crate::checkpoint::{Store, StoreError};
 use crate::commands::{Taken, Which};
 use crate::config::Settings;
+use crate::pipeline;
 
 use super::{Exit, Failure, status};
 
@@ -30,12 +31,7 @@ impl Place {
             let sentence = format!("no daemon answers, and there is no state in {}", path.display());
             return Err(Failure::new(Exit::State, sentence));
         }
-        let identity = Identity {
-            slot: settings.source.slot.clone(),
-            publication: settings.source.publication.clone(),
-            database: settings.source.database.clone(),
-        };
-        match Store::open(path, &identity) {
+        match Store::open(path, &pipeline::identity(&settings.source)) {
             Ok(opened) => Ok(Place::State(Box::new(opened))),
             Err(held @ StoreError::Held { .. }) => {
                 let way_out = match address {

@@ -5,8 +5,9 @@
 
 use std::io::ErrorKind;
 
-use crate::checkpoint::{Identity, Saved, Store};
+use crate::checkpoint::{Saved, Store, StoreError};
 use crate::config::Settings;
+use crate::pipeline;
 use crate::postgres::slot::{self, Slot};
 use crate::postgres::{self, PostgresError, publication};
 
@@ -102,14 +103,10 @@ fn open_state(settings: &Settings) -> Result<Option<(Store, Saved)>, Failure> {
     if !path.join("sled").exists() {
         return Ok(None);
     }
-    let identity = Identity {
-        slot: settings.source.slot.clone(),
-        publication: settings.source.publication.clone(),
-        database: settings.source.database.clone(),
-    };
-    Store::open(path, &identity)
-        .map(Some)
-        .map_err(|error| Failure::new(Exit::State, error).with_way_out(Some("stop the daemon first".to_owned())))
+    Store::open(path, &pipeline::identity(&settings.source)).map(Some).map_err(|error| {
+        let way_out = matches!(error, StoreError::Held { .. }).then(|| "stop the daemon first".to_owned());
+        Failure::new(Exit::State, error).with_way_out(way_out)
+    })
 }
 
 /// A slot of that name that is not one of ours, or that somebody reads from, is left alone.

@@ -164,13 +164,7 @@ impl Engine {
             #[cfg(not(test))]
             let touched = chunk.is_touched(&key);
             if touched {
-                // The stream has taken over. Where a chunk also answers for what was there before, it waits for that.
-                let state = &mut self.tables[chunk.table.0 as usize];
-                if state.sweep {
-                    let lane_index = state.lane_index(&key);
-                    chunk.outstanding += usize::from(state.lanes[lane_index].stand_for_chunk(&key, id));
-                }
-                continue;
+                continue; // the stream has taken over
             }
             #[cfg(test)]
             if self.flaws.contains(&Flaw::DropChunkRowIfBusy) && self.lane_of(chunk.table, &key).is_key_busy(&key) {

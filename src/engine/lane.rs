@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::entry::{Content, Entry};
-use super::{ChunkId, FetchId, FetchedRows};
+use super::{FetchId, FetchedRows};
 use crate::change::Lsn;
 use crate::mutation::{Key, Mutations};
 
@@ -87,21 +87,6 @@ impl Lane {
 
     pub(super) fn in_flight(&self, key: &Key) -> Option<&Entry> {
         self.batch_index.get(key).and_then(|index| self.batch.get(*index)).map(|(_, entry)| entry)
-    }
-
-    /// The chunk is not done before what waits for the key, or is on its way. False: nothing does.
-    pub(super) fn stand_for_chunk(&mut self, key: &Key, chunk: ChunkId) -> bool {
-        let entry = match self.pending.get_mut(key) {
-            Some(entry) => Some(entry),
-            None => self.batch_index.get(key).and_then(|index| self.batch.get_mut(*index)).map(|(_, entry)| entry),
-        };
-        entry.is_some_and(|entry| {
-            let new = !entry.chunks.contains(&chunk);
-            if new {
-                entry.chunks.push(chunk);
-            }
-            new
-        })
     }
 
     pub(super) fn is_key_busy(&self, key: &Key) -> bool {

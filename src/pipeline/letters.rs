@@ -15,6 +15,9 @@ use super::session::{Session, Written};
 impl Session {
     /// Write the letter down. The count of attempts goes on where an earlier letter of the key is.
     pub(super) fn keep_letter(&mut self, id: LetterId, dead: DeadRow) {
+        if self.asked_anew.contains(&dead.table) {
+            return; // its letters are being forgotten, and the session ends
+        }
         let table = self.context.plan.table(dead.table);
         let name = table.qualified_name();
         let before = self.context.letters.get(&name, &dead.key);

@@ -41,6 +41,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{State, Status};
 use crate::checkpoint::{Identity, Saved, SavedSource, SlotIntent, Store, StoreError, TableState};
 use crate::commands::Command;
+use crate::config::settings::SourceSettings;
 use crate::config::{self, Settings, TargetSettings, Transport};
 use crate::letters::Letters;
 use crate::metrics::Metrics;
@@ -120,6 +121,7 @@ impl Process {
         self.milvus = connect_target(&settings.target).map_err(RunError::TargetSettings)?;
         self.pace = Arc::new(pace_of(&settings.target));
         self.metrics.memory_budget_bytes.set(i64::try_from(settings.pipeline.memory_bytes).unwrap_or(i64::MAX));
+        self.status.send_modify(|status| status.target.url.clone_from(&settings.target.url));
         self.settings = settings;
         Ok(())
     }
@@ -215,6 +217,11 @@ impl RunError {
     }
 }
 
+/// What the state of a daemon with this source is about.
+pub fn identity(source: &SourceSettings) -> Identity {
+    Identity { slot: source.slot.clone(), publication: source.publication.clone(), database: source.database.clone() }
+}
+
 /// The client that the settings ask for. Connects when it is first used.
 ///
 /// Errors are of the settings: nothing is sent yet. Must be called within a tokio runtime.
@@ -248,11 +255,7 @@ pub async fn run(
     let settings = Arc::clone(&reloads.borrow_and_update());
     let pace = Arc::new(pace_of(&settings.target));
     let clock = Clock::start();
-    let identity = Identity {
-        slot: settings.source.slot.clone(),
-        publication: settings.source.publication.clone(),
-        database: settings.source.database.clone(),
-    };
+    let identity = identity(&settings.source);
     let Some((store, saved)) = open_state(&settings, &identity, &status, &mut stop).await? else { return Ok(()) };
     let milvus = connect_target(&settings.target).map_err(RunError::TargetSettings)?;
     let quiet_until = match (&saved.source, saved.clean_stop) {

@@ -51,6 +51,7 @@ impl Session {
             return answer.send(Taken::default()).unwrap_or_default(); // an asker that went away needs no answer
         };
         // Nothing of the old copy may be written behind the new state.
+        self.asked_anew.insert(table);
         for chunk in self.copy.forget(table, None) {
             self.engine.abandon_chunk(chunk);
         }

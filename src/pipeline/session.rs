@@ -12,13 +12,13 @@
 //! Swap the first two and rows are lost; swap the last two and the start gate cannot tell our progress from somebody
 //! else's. A lost stream ends the session; `pipeline::run` starts the next one at the checkpoint (R).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -126,7 +126,8 @@ pub(super) struct Session {
     fetchers: Vec<Fetcher>,
     /// New chunk lists of leaves that were rewritten; may wait for a server that is away.
     replans: JoinSet<(TableId, LeafState)>,
-    writes: FuturesUnordered<BoxFuture<'static, Result<Written, StoreError>>>,
+    /// In the order in which they were asked for, which is the store's: what `written` does must not overtake.
+    writes: FuturesOrdered<BoxFuture<'static, Result<Written, StoreError>>>,
     writing_checkpoint: bool,
     checkpoint_at: u64,
     copy_news: mpsc::Receiver<CopyNews>,
@@ -138,6 +139,8 @@ pub(super) struct Session {
     awaits_horizon: bool,
     /// Tables whose sweep is over, until progress has passed what it has seen.
     swept: Vec<TableId>,
+    /// Tables of which a new copy was asked for: nothing of the old one may be written behind that.
+    pub(super) asked_anew: BTreeSet<TableId>,
     /// Readers and watchers: they end with the session.
     pub(super) helpers: JoinSet<()>,
     pub(super) copy_say: mpsc::Sender<CopyNews>,
@@ -217,7 +220,7 @@ impl Session {
             fetches: JoinSet::new(),
             fetchers: Vec::new(),
             replans: JoinSet::new(),
-            writes: FuturesUnordered::new(),
+            writes: FuturesOrdered::new(),
             writing_checkpoint: false,
             checkpoint_at: 0,
             copy_news,
@@ -227,6 +230,7 @@ impl Session {
             fenced: Lsn::ZERO,
             awaits_horizon: true,
             swept: Vec::new(),
+            asked_anew: BTreeSet::new(),
             helpers,
             copy_say,
             stopping: None,
@@ -618,6 +622,9 @@ impl Session {
 
     /// File node, list and cleared flags in one batch.
     fn replace_leaf(&mut self, table: TableId, leaf: LeafState) {
+        if self.asked_anew.contains(&table) {
+            return;
+        }
         let (store, name) = (self.context.store.clone(), self.name(table));
         self.push_write(async move {
             store.replace_leaf(&name, leaf.clone()).await?;
@@ -647,6 +654,9 @@ impl Session {
     }
 
     fn mark_copied(&mut self, table: TableId) {
+        if self.asked_anew.contains(&table) {
+            return;
+        }
         let (store, name) = (self.context.store.clone(), self.name(table));
         self.push_write(async move {
             store.mark_copied(&name).await?;
@@ -736,7 +746,7 @@ impl Session {
     }
 
     pub(super) fn push_write(&mut self, write: impl Future<Output = Result<Written, StoreError>> + Send + 'static) {
-        self.writes.push(Box::pin(write));
+        self.writes.push_back(Box::pin(write));
     }
 
     /// What a person asked for.

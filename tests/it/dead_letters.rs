@@ -1,11 +1,9 @@
 //! Rows that Milvus will not take: set aside, tried again, given up, and never lost by a kill.
 
-use std::process::Command;
-
 use serde_json::Value;
 use walvec::config::Transport;
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, walvec};
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::faults::{Fault, When};
 use crate::support::scripted::store::Key;
@@ -15,14 +13,7 @@ const DEAD_LETTER: &str = "on_misfit = \"dead_letter\"\n[table.fields.title]\nma
 
 /// `walvec dead-letters …`: its exit code, standard output and standard error.
 fn dead_letters(daemon: &Daemon, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_walvec"))
-        .args(["dead-letters", "--config"])
-        .arg(daemon.config())
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (output.status.code().expect("it was not killed"), text(output.stdout), text(output.stderr))
+    walvec("dead-letters", daemon.config(), arguments)
 }
 
 /// The listed letters by key, after everything that was committed has arrived.

@@ -1,18 +1,11 @@
 //! `walvec teardown`: the source is left as it was, and nothing is dropped that is not walvec's or is in use.
 
-use std::process::Command;
-
+use crate::support::daemon::walvec;
 use crate::support::scene::{PATIENCE, Scene};
 
 fn teardown(scene: &Scene, arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_walvec"))
-        .args(["teardown", "--config"])
-        .arg(scene.directory.path().join("walvec.toml"))
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code().expect("it was not killed"), String::from_utf8(said).expect("UTF-8"))
+    let (code, out, err) = walvec("teardown", &scene.directory.path().join("walvec.toml"), arguments);
+    (code, out + &err)
 }
 
 /// How many slots and publications of the scene's name there are.

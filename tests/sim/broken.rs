@@ -79,6 +79,8 @@ broken! {
     sweep_forgets_what_lies_beneath: Engine(Flaw::SweepForgetsBeneath),
         Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps();
 
+    swept_before_the_horizon: Shell(ShellFlaw::SweptBeforeHorizon),
+        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps();
     confirm_before_flush: Shell(ShellFlaw::ConfirmBeforeFlush),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)]]);
     flags_outlive_the_file_node: Shell(ShellFlaw::FlagsOutliveFileNode),

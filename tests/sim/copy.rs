@@ -90,7 +90,9 @@ impl World {
             }
             let swept = daemon.engine.as_ref().is_some_and(|engine| {
                 // What the last lookup has seen may still be on its way by the stream.
-                !self.sweeps || engine.progress() >= engine.table(TableId(table as u32)).horizon
+                !self.sweeps
+                    || self.has_flaw(ShellFlaw::SweptBeforeHorizon)
+                    || engine.progress() >= engine.table(TableId(table as u32)).horizon
             });
             if swept && self.disk.durable.chunks[table].all_done() && list.all_done() {
                 actions.push(Action::CopyFinished(table));

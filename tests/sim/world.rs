@@ -57,6 +57,8 @@ pub(super) enum ShellFlaw {
     ForgetLateAttempts,
     /// A TRUNCATE is over though one of its steps may still land.
     TruncateNotSettled,
+    /// A swept table is called copied when its last chunk is done, though the stream is behind what that has seen.
+    SweptBeforeHorizon,
     /// Chunks are read without the publication's row filter.
     ChunkWithoutFilter,
 }

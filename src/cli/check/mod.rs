@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Identity, Saved, Store, StoreError};
+use crate::checkpoint::{Saved, Store, StoreError};
 use crate::config::{Loaded, Settings};
 use crate::milvus::{Class, Milvus, MilvusError, ServerInfo};
 use crate::pipeline::{self, Catalog};
@@ -160,13 +160,7 @@ async fn state(settings: &Settings, findings: &mut Findings) -> State {
         }
         return State::New;
     }
-    let source = &settings.source;
-    let identity = Identity {
-        slot: source.slot.clone(),
-        publication: source.publication.clone(),
-        database: source.database.clone(),
-    };
-    match Store::open(path, &identity) {
+    match Store::open(path, &pipeline::identity(&settings.source)) {
         Ok((store, saved)) => {
             if let Err(error) = store.close().await {
                 findings.warning(&subject, chain(&error), None);

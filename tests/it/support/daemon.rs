@@ -144,6 +144,18 @@ impl Drop for Daemon {
     }
 }
 
+/// Runs `walvec COMMAND --config FILE …`: its exit code, standard output and standard error.
+pub fn walvec(command: &str, config: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_walvec"))
+        .args([command, "--config"])
+        .arg(config)
+        .args(arguments)
+        .output()
+        .expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("it was not killed"), text(output.stdout), text(output.stderr))
+}
+
 fn spawn(config: &Path, log: &Path, environment: &[(&str, &str)]) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("the log opens");
     Command::new(env!("CARGO_BIN_EXE_walvec"))
