@@ -77,10 +77,10 @@ broken! {
     letter_without_delete: Engine(Flaw::LetterWithoutDelete),
         Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)]]).dead_letters();
     sweep_forgets_what_lies_beneath: Engine(Flaw::SweepForgetsBeneath),
-        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps();
+        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps().with(|f| *f = Faults::default());
 
     swept_before_the_horizon: Shell(ShellFlaw::SweptBeforeHorizon),
-        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps();
+        Scenario::new(&[(0, 0)], true, &[&[insert_poison(3, 1)], &[delete(3)]]).sweeps().with(|f| *f = Faults::default());
     confirm_before_flush: Shell(ShellFlaw::ConfirmBeforeFlush),
         Scenario::new(&[(0, 0)], false, &[&[vector(0)]]);
     flags_outlive_the_file_node: Shell(ShellFlaw::FlagsOutliveFileNode),
