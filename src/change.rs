@@ -119,8 +119,11 @@ pub enum Event {
         xid: u32,
         commit_micros: i64,
     },
+    /// `lsn`: of its WAL record, plus its place among the changes of that record (a COPY writes many rows into one, each of
+    /// them longer than a byte). No other change has it, and it is the same each time the change is sent.
     Change {
         table: TableId,
+        lsn: Lsn,
         change: Change,
     },
     Truncate {
@@ -173,6 +176,23 @@ impl Snapshot {
     pub fn widen(&self, xid: u32) -> FullXid {
         let distance = xid.wrapping_sub(self.xmax as u32) as i32;
         self.xmax.wrapping_add_signed(i64::from(distance))
+    }
+}
+
+/// Transactions whose effects a copy shows already, so that the stream must not bring them again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skip {
+    /// Those whose commit record does not start behind it. Without a snapshot: all of them.
+    pub until: Lsn,
+    /// Of them those that it sees.
+    pub snapshot: Option<Snapshot>,
+}
+
+impl Skip {
+    /// Is this transaction in the copy? `final_lsn` is where its commit record starts.
+    pub fn covers(&self, final_lsn: Lsn, xid: u32) -> bool {
+        let seen = |snapshot: &Snapshot| snapshot.sees(snapshot.widen(xid));
+        final_lsn <= self.until && self.snapshot.as_ref().is_none_or(seen)
     }
 }
 

@@ -20,7 +20,8 @@
 //! - Where state, slot and server do not agree, we refuse to start and say what to do (`postgres::gate`).
 //! - No value is guessed: what a type becomes stands in one table (`plan::types`), what does not fit is refused by
 //!   name (`plan`, `pipeline::encode`).
-//! - The source is safe: no long transaction, no lock beyond ACCESS SHARE, WAL released as soon as it may be (`postgres`).
+//! - The source is safe: no long transaction (only `pipeline::held` has one), no lock beyond ACCESS SHARE, WAL released as
+//!   soon as it may be (`postgres`).
 //! - Memory is bounded by a budget of bytes (`engine`).
 //!
 //! Where to read on: a row's way is `postgres::stream` or `postgres::copy` → `pipeline::session` → `engine` →

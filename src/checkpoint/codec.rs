@@ -7,7 +7,8 @@
 //! timeline                            u32
 //! checkpoint, sent_limit              u64
 //! clean_stop, intent                  empty, u8
-//! t 0 name                            u8 (1: copied, 2: u64 skip_until comes behind the oid, 4: sweep), u32 oid, u32 number of leaves, their u32 oids, collection (text),
+//! t 0 name                            u8 (1: copied, 2: u64 skip.until comes behind the oid, 4: sweep, 8: then its snapshot, in numbers of
+//!                                     u64: xmin, xmax, how many run, each of them), u32 oid, u32 number of leaves, their u32 oids, collection (text),
 //!                                     then, if it was written: 0, row filter (empty: none), and 0, name for each column of the key
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
@@ -20,7 +21,7 @@
 //! (sled would put it into a file of its own).
 
 use super::BlockRange;
-use crate::change::{Lsn, Oid};
+use crate::change::{Lsn, Oid, Skip, Snapshot};
 use crate::mutation::Key;
 
 pub(super) const FORMAT: u32 = 1;
@@ -100,16 +101,22 @@ pub(super) struct TableRecord {
     pub collection: String,
     pub row_filter: Option<String>,
     pub key: Vec<String>,
-    pub skip_until: Lsn,
+    pub skip: Skip,
 }
 
 impl TableRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let skips = self.skip_until > Lsn::ZERO;
-        let mut bytes = vec![u8::from(self.copied) | u8::from(skips) << 1 | u8::from(self.sweep) << 2];
+        let Skip { until, snapshot } = &self.skip;
+        let skips = *until > Lsn::ZERO;
+        let flags = [self.copied, skips, self.sweep, snapshot.is_some()];
+        let mut bytes = vec![flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag))];
         bytes.extend(self.oid.to_be_bytes());
         if skips {
-            bytes.extend(self.skip_until.0.to_be_bytes());
+            bytes.extend(until.0.to_be_bytes());
+        }
+        if let Some(Snapshot { xmin, xmax, running }) = snapshot {
+            let numbers = [*xmin, *xmax, running.len() as u64].into_iter().chain(running.iter().copied());
+            bytes.extend(numbers.flat_map(u64::to_be_bytes));
         }
         bytes.extend((self.leaves.len() as u32).to_be_bytes());
         bytes.extend(self.leaves.iter().flat_map(|leaf| leaf.to_be_bytes()));
@@ -125,10 +132,14 @@ impl TableRecord {
     pub(super) fn decode(bytes: &[u8]) -> Option<TableRecord> {
         let (&flags, rest) = bytes.split_first()?;
         let (oid, mut rest) = take_u32(rest)?;
-        let mut skip_until = Lsn::ZERO;
+        let mut skip = Skip::default();
         if flags & 2 != 0 {
-            let (number, after) = rest.split_at_checked(8)?;
-            (skip_until, rest) = (Lsn(decode_u64(number)?), after);
+            skip.until = Lsn(take_u64(&mut rest)?);
+        }
+        if flags & 8 != 0 {
+            let (xmin, xmax, count) = (take_u64(&mut rest)?, take_u64(&mut rest)?, take_u64(&mut rest)?);
+            let running = (0..count).map(|_| take_u64(&mut rest)).collect::<Option<_>>()?;
+            skip.snapshot = Some(Snapshot { xmin, xmax, running });
         }
         let (count, mut rest) = take_u32(rest)?;
         let mut leaves = Vec::new();
@@ -142,7 +153,7 @@ impl TableRecord {
         let row_filter = texts.next().filter(|filter| !filter.is_empty());
         let key = texts.collect();
         let (copied, sweep) = (flags & 1 != 0, flags & 4 != 0);
-        (flags <= 7).then_some(TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip_until })
+        (flags <= 15).then_some(TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip })
     }
 }
 
@@ -183,6 +194,12 @@ pub(super) fn decode_u32(bytes: &[u8]) -> Option<u32> {
 
 pub(super) fn decode_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_at_checked(8)?;
+    *bytes = rest;
+    decode_u64(number)
 }
 
 fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {

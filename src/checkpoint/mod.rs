@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::change::{Lsn, Oid};
+use crate::change::{Lsn, Oid, Skip};
 use crate::letters::{Letter, TableLetters};
 use crate::mutation::Key;
 
@@ -98,8 +98,8 @@ pub struct TableState {
     /// The copy goes over a collection that has entities already: those without a row are to be removed behind it. With no
     /// leaves: a new copy was asked for, and nothing of it is planned yet.
     pub sweep: bool,
-    /// The copy was begun anew there: it shows the effects of every transaction whose commit record does not start behind it.
-    pub skip_until: Lsn,
+    /// Where the copy was begun anew, or was made under one snapshot: it shows these transactions already.
+    pub skip: Skip,
     /// In the order they were given.
     pub leaves: Vec<LeafState>,
 }

@@ -21,6 +21,10 @@ fn leaf(oid: Oid, chunks: u32) -> LeafState {
     LeafState { oid, filenode: oid + 1, ranges: ranges(chunks), done: vec![false; chunks as usize] }
 }
 
+fn snapshot() -> crate::change::Snapshot {
+    "10:20:12,15".parse().expect("a snapshot")
+}
+
 fn table(leaves: Vec<LeafState>) -> TableState {
     TableState {
         oid: 7,
@@ -29,7 +33,7 @@ fn table(leaves: Vec<LeafState>) -> TableState {
         key: vec!["tenant".into(), "id".into()],
         copied: false,
         sweep: false,
-        skip_until: Lsn(9),
+        skip: Skip { until: Lsn(9), snapshot: Some(snapshot()) },
         leaves,
     }
 }
@@ -86,7 +90,7 @@ fn what_was_written_is_read_again() {
         assert_eq!(saved.source, Some(SavedSource { system_identifier: 42, timeline: 2, checkpoint, sent_limit }));
         assert_eq!((saved.intent, saved.clean_stop), (None, false));
         assert_eq!(saved.tables, BTreeMap::from([("public.docs".into(), docs), ("public.other".into(), other)]));
-        let again = TableState { skip_until: Lsn(7), ..table(vec![leaf(10, 3)]) }.anew();
+        let again = TableState { skip: Skip { until: Lsn(7), snapshot: None }, ..table(vec![leaf(10, 3)]) }.anew();
         store.put_table("public.docs", again.clone()).await.expect("writes");
         store.put_table("public.other", again.clone()).await.expect("writes");
         store.mark_copied("public.other").await.expect("writes");

@@ -15,7 +15,7 @@ use super::lock::DirectoryLock;
 use super::{
     Answer, Batch, Identity, LeafState, Operation, Request, Saved, SavedSource, SlotIntent, StoreError, TableState,
 };
-use crate::change::{Lsn, Oid};
+use crate::change::{Lsn, Oid, Skip};
 use crate::letters::TableLetters;
 
 /// sled would take 1 GiB. What is here is a few MB at most and is read only at open.
@@ -51,7 +51,7 @@ struct TableInfo {
     leaves: Vec<Oid>,
     copied: bool,
     sweep: bool,
-    skip_until: Lsn,
+    skip: Skip,
 }
 
 impl Writer {
@@ -210,9 +210,9 @@ impl Writer {
             }
             Operation::PutTable { name, table } => {
                 self.remove_leaves(&name, known, writes)?;
-                let TableState { oid, collection, row_filter, key, copied, sweep, skip_until, leaves } = table;
+                let TableState { oid, collection, row_filter, key, copied, sweep, skip, leaves } = table;
                 let oids = leaves.iter().map(|leaf| leaf.oid).collect();
-                let info = TableInfo { oid, collection, row_filter, key, copied, sweep, skip_until, leaves: oids };
+                let info = TableInfo { oid, collection, row_filter, key, copied, sweep, skip, leaves: oids };
                 known.tables.insert(name.clone(), (info, BTreeMap::new()));
                 for leaf in leaves {
                     put_leaf(&name, leaf, known, writes)?;
@@ -358,11 +358,9 @@ impl Writer {
             let name = name.ok_or_else(|| damaged("a table's name"))?;
             let record = TableRecord::decode(&value).ok_or_else(|| damaged("a table's record"))?;
             let leaves = record.leaves.iter().map(|&leaf| self.read_leaf(name, leaf)).collect::<Result<_, _>>()?;
-            let TableRecord { oid, copied, sweep, collection, row_filter, key, skip_until, .. } = record;
-            tables.insert(
-                name.to_owned(),
-                TableState { oid, collection, row_filter, key, copied, sweep, skip_until, leaves },
-            );
+            let TableRecord { oid, copied, sweep, collection, row_filter, key, skip, .. } = record;
+            tables
+                .insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, sweep, skip, leaves });
         }
         let mut letters: BTreeMap<String, TableLetters> = BTreeMap::new();
         for entry in self.database.scan_prefix(b"x\0") {
@@ -399,8 +397,8 @@ impl Writer {
 
 fn put_table_record(name: &str, known: &Known, writes: &mut Writes) {
     let Some((info, _)) = known.tables.get(name) else { return };
-    let TableInfo { oid, copied, sweep, leaves, collection, row_filter, key, skip_until } = info.clone();
-    let record = TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip_until };
+    let TableInfo { oid, copied, sweep, leaves, collection, row_filter, key, skip } = info.clone();
+    let record = TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip };
     writes.put(codec::table_key(name), record.encode());
 }
 
@@ -448,9 +446,10 @@ impl Known {
         let tables = saved.tables.iter().map(|(name, table)| {
             let counts = table.leaves.iter().map(|leaf| (leaf.oid, leaf.ranges.len() as u32)).collect();
             let leaves = table.leaves.iter().map(|leaf| leaf.oid).collect();
-            let TableState { oid, copied, sweep, skip_until, .. } = *table;
+            let TableState { oid, copied, sweep, .. } = *table;
+            let skip = table.skip.clone();
             let (collection, row_filter, key) = (table.collection.clone(), table.row_filter.clone(), table.key.clone());
-            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, sweep, skip_until }, counts))
+            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, sweep, skip }, counts))
         });
         Known { source: saved.source, tables: tables.collect() }
     }

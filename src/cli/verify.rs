@@ -96,6 +96,9 @@ pub fn render_text(report: &Report, took: Duration) -> String {
 fn push_table(out: &mut String, table: &TableReport) {
     let TableReport { table: name, collection, rows_compared, entities_compared, .. } = table;
     push(out, format_args!("{name} = {collection}: {rows_compared} rows, {entities_compared} entities"));
+    if table.counted {
+        push(out, format_args!("  its entities are numbered: they were counted, not compared"));
+    }
     if let Some(reason) = &table.stopped {
         push(out, format_args!("  the daemon stopped this table: {reason}"));
     }

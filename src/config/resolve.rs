@@ -460,6 +460,8 @@ impl Resolver<'_> {
         let on_add_column = self.word(&table.on_add_column, "table.on_add_column", &words);
         let words = [("stop", OnSchemaChange::Stop), ("resync", OnSchemaChange::Resync)];
         let on_schema_change = self.word(&table.on_schema_change, "table.on_schema_change", &words);
+        let words = [("stop", OnUpdateDelete::Stop), ("ignore", OnUpdateDelete::Ignore)];
+        let on_update_delete = self.word(&table.on_update_delete, "table.on_update_delete", &words);
         let levels = ["Strong", "Session", "Bounded", "Eventually"].map(|level| (level, level));
         let level = table.consistency_level.and_then(|level| self.word(&level, "table.consistency_level", &levels));
         if let Some(partitions) = table.num_partitions.as_ref().filter(|_| table.partition_key.is_none()) {
@@ -481,6 +483,7 @@ impl Resolver<'_> {
             filter,
             key,
             auto_id: table.auto_id,
+            on_update_delete: on_update_delete.unwrap_or_default(),
             only: table.only,
             reread_generated: generated.unwrap_or(false),
             keep_removed_partitions: removed.unwrap_or(false),

@@ -261,6 +261,16 @@ pub enum OnSchemaChange {
     Resync,
 }
 
+/// What happens at an UPDATE or DELETE of a table whose entities are numbered: nobody knows which of them it concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUpdateDelete {
+    /// The table stops.
+    #[default]
+    Stop,
+    /// Its entity stays as it is.
+    Ignore,
+}
+
 /// Another text than PostgreSQL's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -299,7 +309,9 @@ pub struct TableSettings {
     pub filter: Option<String>,
     /// Columns that are the key instead of the primary key's.
     pub key: Option<Vec<String>>,
+    /// Number the entities, instead of giving them a key made from their rows: inserts are followed.
     pub auto_id: bool,
+    pub on_update_delete: OnUpdateDelete,
     /// Its own rows only, not those of tables that inherit from it.
     pub only: bool,
     /// Read generated columns again that the stream does not carry, instead of leaving them out.

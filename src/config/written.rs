@@ -204,9 +204,12 @@ pub struct Table {
     pub r#where: Option<Spanned<String>>,
     /// Columns that are the key: a unique index on exactly these and NOT NULL. Default: the primary key.
     pub key: Option<Spanned<Vec<String>>>,
-    /// Let Milvus number the entities. Refused: such an entity could be neither changed nor deleted. Default false.
+    /// Number the entities instead of giving them keys made from their rows: only inserts can be followed then. Default false.
     #[serde(default)]
     pub auto_id: bool,
+    /// With `auto_id`, at an UPDATE or DELETE. `stop`: the table stops. `ignore`: the entity stays as it is. Default stop.
+    #[serde(default = "default_on_update_delete")]
+    pub on_update_delete: Spanned<String>,
     /// Only the table's own rows, not those of tables that inherit from it. Default false: such a table is refused.
     #[serde(default)]
     pub only: bool,
@@ -453,6 +456,10 @@ fn default_on_add_column() -> Spanned<String> {
     unplaced("ignore".into())
 }
 
+fn default_on_update_delete() -> Spanned<String> {
+    unplaced("stop".into())
+}
+
 fn default_on_schema_change() -> Spanned<String> {
     unplaced("stop".into())
 }
@@ -562,6 +569,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "where",
             "key",
             "auto_id",
+            "on_update_delete",
             "only",
             "generated",
             "partition_removed",

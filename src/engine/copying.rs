@@ -54,6 +54,14 @@ impl Engine {
         verdict
     }
 
+    /// The chunk is read under a snapshot that was judged by V before the first event was given, and its keys are none that the
+    /// stream ever has. `insert_lsn` was read after it.
+    pub fn chunk_snapshot_held(&mut self, id: ChunkId, insert_lsn: Lsn) {
+        if let Some(chunk) = self.chunks.get_mut(&id) {
+            chunk.insert_lsn = insert_lsn;
+        }
+    }
+
     /// All rows of the chunk, its SQL transaction being over, and keys that its snapshot has no row for (`None`), whose
     /// entities are deleted. They leave when the source has flushed what they show (W).
     pub fn chunk_rows(&mut self, id: ChunkId, rows: Vec<(Key, Option<Row>)>) {

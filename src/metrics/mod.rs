@@ -120,6 +120,7 @@ pub struct Metrics {
     deleted: IntCounterVec,
     refused: IntCounterVec,
     skipped: IntCounterVec,
+    ignored: IntCounterVec,
     dead_lettered: IntCounterVec,
     dead_letters: IntGaugeVec,
     dead_letter_age_seconds: IntGaugeVec,
@@ -149,6 +150,8 @@ pub struct TableMetrics {
     pub upserted: IntCounter,
     pub deleted: IntCounter,
     pub refused: IntCounter,
+    /// UPDATEs and DELETEs of numbered entities.
+    pub ignored: IntCounter,
     /// Rows left out by the policy of a field.
     pub skipped: IntCounter,
     pub dead_lettered: IntCounter,
@@ -331,6 +334,10 @@ impl Metrics {
             upserted: make.by_table("walvec_rows_upserted_total", "Rows whose upsert Milvus acknowledged.")?,
             deleted: make.by_table("walvec_rows_deleted_total", "Rows whose delete Milvus acknowledged.")?,
             refused: make.by_table("walvec_rows_refused_total", "Rows that do not fit the collection.")?,
+            ignored: make.by_table(
+                "walvec_changes_ignored_total",
+                "UPDATEs and DELETEs of numbered entities, left alone as on_update_delete says.",
+            )?,
             skipped: make.by_table("walvec_rows_skipped_total", "Rows left out, as the policy of a field says.")?,
             dead_lettered: make
                 .by_table("walvec_rows_dead_lettered_total", "Rows that became dead letters, each time.")?,
@@ -400,6 +407,7 @@ impl Metrics {
             upserted: self.upserted.with_label_values(label),
             deleted: self.deleted.with_label_values(label),
             refused: self.refused.with_label_values(label),
+            ignored: self.ignored.with_label_values(label),
             skipped: self.skipped.with_label_values(label),
             dead_lettered: self.dead_lettered.with_label_values(label),
             dead_letters: self.dead_letters.with_label_values(label),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::change::{FullXid, Oid, Row, TableId};
+use crate::change::{FullXid, Lsn, Oid, Row, TableId};
 use crate::checkpoint::{BlockRange, TableState};
 use crate::config::SourceSettings;
 use crate::engine::{ChunkId, Visibility};
@@ -40,6 +40,8 @@ pub(super) struct Work {
     pub(super) range: BlockRange,
     /// Given up before because the stream touched too much of it: now the stream waits for it.
     pub(super) hold: bool,
+    /// To be read under the held snapshot.
+    pub(super) held: bool,
 }
 
 /// A chunk to be read.
@@ -51,7 +53,19 @@ pub(super) struct Assignment {
 
 /// What readers say.
 pub(super) enum CopyNews {
-    Idle(oneshot::Sender<Assignment>),
+    /// `held`: it is the one that has the held snapshot.
+    Idle {
+        held: bool,
+        reader: oneshot::Sender<Assignment>,
+    },
+    /// The chunk is read under a snapshot that was valid before the first event of the session.
+    HeldSnapshot {
+        chunk: ChunkId,
+        insert_lsn: Lsn,
+    },
+    HeldSnapshotLost {
+        error: PostgresError,
+    },
     Snapshot {
         chunk: ChunkId,
         view: ChunkView,
@@ -103,8 +117,11 @@ pub(super) enum CopyNews {
 #[derive(Default)]
 pub(super) struct Copy {
     queue: VecDeque<Work>,
+    /// Of the held snapshot.
+    held_queue: VecDeque<Work>,
     open: HashMap<ChunkId, Work>,
-    idle: Vec<oneshot::Sender<Assignment>>,
+    /// Readers that wait, each with whether it has the held snapshot.
+    idle: Vec<(bool, oneshot::Sender<Assignment>)>,
     /// Tables whose sweep has begun.
     sweeping: BTreeSet<TableId>,
     /// Sweeps that wait for a chunk.
@@ -119,21 +136,22 @@ impl Copy {
     }
 
     /// Queue every chunk of the table that is not done.
-    pub(super) fn add_table(&mut self, table: TableId, state: &TableState) {
+    pub(super) fn add_table(&mut self, table: TableId, state: &TableState, held: bool) {
         for leaf in &state.leaves {
-            self.add_leaf(table, leaf);
+            self.add_leaf(table, leaf, held);
         }
     }
 
-    pub(super) fn add_leaf(&mut self, table: TableId, leaf: &crate::checkpoint::LeafState) {
+    pub(super) fn add_leaf(&mut self, table: TableId, leaf: &crate::checkpoint::LeafState, held: bool) {
         let left = leaf.ranges.iter().zip(&leaf.done).enumerate().filter(|(_, (_, done))| !**done);
-        self.queue.extend(left.map(|(index, (range, _))| Work {
+        self.queue(held).extend(left.map(|(index, (range, _))| Work {
             table,
             leaf: leaf.oid,
             filenode: leaf.filenode,
             index,
             range: *range,
             hold: false,
+            held,
         }));
     }
 
@@ -142,21 +160,31 @@ impl Copy {
         self.open.values().any(|work| work.table == table)
     }
 
-    pub(super) fn reader_waits(&mut self, reader: oneshot::Sender<Assignment>) {
-        self.idle.push(reader);
+    pub(super) fn reader_waits(&mut self, held: bool, reader: oneshot::Sender<Assignment>) {
+        self.idle.push((held, reader));
     }
 
     /// Hand out work as long as a reader waits and `open` opens a chunk for it.
     pub(super) fn assign(&mut self, mut open: impl FnMut(&Work) -> Option<ChunkId>) {
-        while !self.idle.is_empty() {
-            let Some(work) = self.queue.front() else { return };
-            let Some(chunk) = open(work) else { return };
-            let (Some(work), Some(reader)) = (self.queue.pop_front(), self.idle.pop()) else { return };
-            self.open.insert(chunk, work.clone());
-            // A reader that went away meanwhile says nothing more: its chunk stays open until the session ends,
-            // which is what ended the reader.
-            drop(reader.send(Assignment { chunk, work }));
+        for held in [true, false] {
+            while let Some(at) = self.idle.iter().position(|(has_held, _)| *has_held == held) {
+                let Some(work) = self.queue(held).front() else { break };
+                let Some(chunk) = open(work) else { return };
+                let Some(work) = self.queue(held).pop_front() else { break };
+                let (_, reader) = self.idle.swap_remove(at);
+                self.open.insert(chunk, work.clone());
+                // A reader that went away meanwhile says nothing more: its chunk stays open until the session ends,
+                // which is what ended the reader.
+                drop(reader.send(Assignment { chunk, work }));
+            }
         }
+        if self.held_queue.is_empty() && !self.open.values().any(|work| work.held) {
+            self.idle.retain(|(held, _)| !held); // nothing is left under its snapshot, so it may let it go
+        }
+    }
+
+    fn queue(&mut self, held: bool) -> &mut VecDeque<Work> {
+        if held { &mut self.held_queue } else { &mut self.queue }
     }
 
     /// False: it has begun before.
@@ -204,13 +232,14 @@ impl Copy {
     }
 
     pub(super) fn again(&mut self, work: Work) {
-        self.queue.push_front(work);
+        self.queue(work.held).push_front(work);
     }
 
     /// Forget all work of a table, or of one leaf of it; the open chunks are returned.
     pub(super) fn forget(&mut self, table: TableId, leaf: Option<Oid>) -> Vec<ChunkId> {
         let concerned = |work: &Work| work.table == table && leaf.is_none_or(|leaf| work.leaf == leaf);
         self.queue.retain(|work| !concerned(work));
+        self.held_queue.retain(|work| !concerned(work));
         let mut open: Vec<ChunkId> = self.open.iter().filter(|(_, work)| concerned(work)).map(|(id, _)| *id).collect();
         self.open.retain(|_, work| !concerned(work));
         if leaf.is_none() {
@@ -241,7 +270,7 @@ pub(super) async fn read_chunks(settings: SourceSettings, plan: Arc<Plan>, news:
         }
         let Some(connected) = &mut reader else { continue };
         let (ask, answer) = oneshot::channel();
-        if news.send(CopyNews::Idle(ask)).await.is_err() {
+        if news.send(CopyNews::Idle { held: false, reader: ask }).await.is_err() {
             return;
         }
         let Ok(assignment) = answer.await else { return };
@@ -310,8 +339,7 @@ async fn read_chunk(
         say(CopyNews::Blocked { table: work.table, by: None }).await?;
     }
     let columns: Vec<SelectColumn> = table.columns.iter().map(select).collect();
-    let range = postgres::copy::Range { from_block: work.range.from_block, to_block: work.range.to_block };
-    let read = reader.read_rows(&columns, table.row_filter.as_deref(), range, usize::MAX).await?;
+    let read = reader.read_rows(&columns, table.row_filter.as_deref(), range(work.range), usize::MAX).await?;
     reader.finish().await?;
     let mut rows = Vec::with_capacity(read.rows.len());
     for row in read.rows {
@@ -323,7 +351,11 @@ async fn read_chunk(
     say(CopyNews::Rows { chunk, rows, bytes: read.bytes }).await
 }
 
-async fn describe_blockers(settings: &SourceSettings, xid: FullXid) -> String {
+pub(super) fn range(BlockRange { from_block, to_block }: BlockRange) -> postgres::copy::Range {
+    postgres::copy::Range { from_block, to_block }
+}
+
+pub(super) async fn describe_blockers(settings: &SourceSettings, xid: FullXid) -> String {
     let blockers = async { postgres::probe::Probe::connect(settings).await?.blockers(xid).await }.await;
     match blockers {
         Ok(blockers) if blockers.is_empty() => format!("transaction {xid} (its commit is not visible yet)"),

@@ -48,6 +48,12 @@ pub(super) async fn steps(process: &Process, catalog: &mut Catalog, server: &Ser
             steps.insert(name, Step::Resync(reason.clone()));
             continue;
         }
+        if settings.auto_id && plannable && (!saved.copied || saved.is_asked_anew()) {
+            // Without keys, what an interrupted copy left cannot be told from what a new one brings.
+            let reason = "rows without a key are copied under one snapshot, from beginning to end";
+            steps.insert(name, Step::Resync(reason.into()));
+            continue;
+        }
         if saved.oid != table.oid {
             let collection = &saved.collection;
             let step = unfit(format!(
@@ -83,7 +89,13 @@ pub(super) async fn steps(process: &Process, catalog: &mut Catalog, server: &Ser
                 let is_new = |name: &String| columns.contains(name);
                 let has_default = table.columns.iter().any(|column| is_new(&column.name) && column.has_default);
                 *settings = adapted;
-                Some(Step::AddFields { fields, backfill: has_default || !noticed })
+                let backfill = has_default || !noticed;
+                Some(match settings.auto_id && backfill {
+                    true => Step::Resync(
+                        "new columns have values in old rows, and those have no key to be written again by".into(),
+                    ),
+                    false => Step::AddFields { fields, backfill },
+                })
             }
             Evolution::Unfit(reason) => Some(unfit(reason)),
         };
@@ -102,7 +114,7 @@ fn moved(
     server: &ServerInfo,
 ) -> Option<String> {
     let plan = plan::build(&[(table.clone(), settings.clone())], server).ok()?.tables.into_iter().next()?;
-    let key: Vec<String> = plan.key.columns().iter().map(|&at| plan.columns[at].name.clone()).collect();
+    let key = plan.key_names();
     if !saved.key.is_empty() && saved.key != key {
         return Some("its key is made from other columns".into());
     }

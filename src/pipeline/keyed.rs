@@ -1,15 +1,46 @@
 //! From a change as PostgreSQL sends it to one with its keys worked out, which is what the engine orders by.
 //!
 //! Pure. A key column can be missing in the new row (a TOASTed key: then the old row has it), and a `K` row does not
-//! prove that the key changed: the rendered keys are compared, bytewise.
+//! prove that the key changed: the rendered keys are compared, bytewise. Where rows have no key, an INSERT is numbered by its
+//! place in the WAL, and no other change of a row can be followed.
 
-use crate::change::{Change, OldRow, Row, Value};
+use crate::change::{Change, Lsn, OldRow, Row, Value};
+use crate::config::settings::OnUpdateDelete;
 use crate::engine::KeyedChange;
 use crate::mutation::Refusal;
 use crate::plan::TablePlan;
+use crate::plan::key::number_of_change;
 
-/// Work out the keys, and take what a complete old row knows of the columns that the new one lacks.
-pub(super) fn keyed(table: &TablePlan, change: Change) -> Result<KeyedChange, Refusal> {
+/// Work out the keys, and take what a complete old row knows of the columns that the new one lacks. `None`: the change is ignored,
+/// as the settings say. Errors are why the table must stop.
+pub(super) fn keyed(table: &TablePlan, lsn: Lsn, change: Change) -> Result<Option<KeyedChange>, String> {
+    match table.key.is_auto() {
+        true => numbered(table, lsn, change),
+        false => with_keys(table, change).map(Some).map_err(|refusal| format!("a row cannot have a key: {refusal}")),
+    }
+}
+
+fn numbered(table: &TablePlan, lsn: Lsn, change: Change) -> Result<Option<KeyedChange>, String> {
+    let what = match change {
+        // An UPDATE that brings a row into the row filter comes as an INSERT, without what it left alone out of line.
+        Change::Insert { new } if new.missing() != 0 => {
+            "a row came without all of its values, and with `auto_id = true` they cannot be read from the table by a key"
+        }
+        Change::Insert { new } => return Ok(Some(KeyedChange::Insert { key: number_of_change(lsn), row: new })),
+        Change::Update { .. } | Change::Delete { .. } if table.on_update_delete == OnUpdateDelete::Ignore => {
+            return Ok(None);
+        }
+        Change::Update { .. } => "a row was updated, and with `auto_id = true` nobody knows its entity",
+        Change::Delete { .. } => "a row was deleted, and with `auto_id = true` nobody knows its entity",
+    };
+    Err(format!(
+        "{what}: `walvec resync {name}` copies the table anew; to have UPDATEs and DELETEs followed, take `auto_id` out, which needs \
+         a key; to leave entities as they are, set `on_update_delete = \"ignore\"`",
+        name = table.qualified_name()
+    ))
+}
+
+fn with_keys(table: &TablePlan, change: Change) -> Result<KeyedChange, Refusal> {
     match change {
         Change::Insert { new } => {
             let key = table.key.key(table, &new)?;

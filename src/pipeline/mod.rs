@@ -20,6 +20,7 @@ mod crash;
 pub mod encode;
 mod evolve;
 mod fetching;
+mod held;
 mod indexes;
 mod keyed;
 mod letters;

@@ -576,6 +576,7 @@ mod tests {
             dead_letters_max: 0,
             on_add_column: Default::default(),
             on_schema_change: Default::default(),
+            on_update_delete: Default::default(),
             id: TableId(0),
             oid: 1,
             schema: "public".to_owned(),

@@ -162,6 +162,8 @@ pub(super) struct Begin {
     pub(super) server_lsn: Lsn,
     pub(super) flush_probe: postgres::probe::Probe,
     pub(super) monitor_probe: postgres::probe::Probe,
+    /// The snapshot of tables whose rows are numbered, where any is left to copy.
+    pub(super) held: Option<postgres::copy::HeldSnapshot>,
     /// What the catalog and the publication said; another answer ends the session.
     pub(super) shape: super::source_watch::Shape,
 }
@@ -187,16 +189,20 @@ impl Session {
         let (plan, metrics) = (Arc::clone(&context.plan), Arc::clone(&context.metrics));
         helpers.spawn(super::indexes::watch(milvus, plan, metrics, indexes_say));
         let mut copy = Copy::new();
+        let is_auto = |table: TableId| context.plan.table(table).key.is_auto();
         for (table, state) in &begin.tables {
             if !state.copied {
-                copy.add_table(*table, state);
+                copy.add_table(*table, state, is_auto(*table));
             }
         }
-        if begin.tables.values().any(|state| !state.copied) {
+        if begin.tables.iter().any(|(table, state)| !state.copied && !is_auto(*table)) {
             for _ in 0..context.settings.pipeline.copy_readers {
                 let plan = Arc::clone(&context.plan);
                 helpers.spawn(super::copying::read_chunks(source.clone(), plan, copy_say.clone()));
             }
+        }
+        if let Some(held) = begin.held {
+            helpers.spawn(super::held::read(held, Arc::clone(&context.plan), copy_say.clone()));
         }
         let mut engine = begin.engine;
         for (table, reason) in begin.stopped {
@@ -347,9 +353,10 @@ impl Session {
                 metrics.lag.begin(commit_micros);
                 self.engine.begin(final_lsn, xid);
             }
-            Event::Change { table, change } => match keyed(self.context.plan.table(table), change) {
-                Ok(change) => self.engine.change(table, change),
-                Err(refusal) => self.engine.stop_table(table, format!("a row cannot have a key: {refusal}")),
+            Event::Change { table, lsn, change } => match keyed(self.context.plan.table(table), lsn, change) {
+                Ok(Some(change)) => self.engine.change(table, change),
+                Ok(None) => self.context.target.collections[table.0 as usize].metrics.ignored.inc(),
+                Err(reason) => self.engine.stop_table(table, reason),
             },
             Event::Truncate { tables } => self.engine.truncate(&tables),
             Event::Unfit { table, reason } => match self.context.plan.table(table).on_schema_change {
@@ -533,10 +540,15 @@ impl Session {
 
     fn heard_from_copy(&mut self, news: CopyNews) {
         match news {
-            CopyNews::Idle(reader) => {
+            CopyNews::Idle { held, reader } => {
                 if self.stopping.is_none() {
-                    self.copy.reader_waits(reader);
+                    self.copy.reader_waits(held, reader);
                 }
+            }
+            CopyNews::HeldSnapshot { chunk, insert_lsn } => self.engine.chunk_snapshot_held(chunk, insert_lsn),
+            CopyNews::HeldSnapshotLost { error } => {
+                self.changed =
+                    Some(format!("the snapshot of tables with `auto_id` was lost ({error}), their copy begins anew"));
             }
             CopyNews::Snapshot { chunk, view, reply } => {
                 let verdict = match self.copy.is_open(chunk) {
@@ -736,7 +748,7 @@ impl Session {
                 }
             }
             Written::LeafReplaced { table, leaf } => {
-                self.copy.add_leaf(table, &leaf);
+                self.copy.add_leaf(table, &leaf, false);
                 if let Some(state) = self.tables.get_mut(&table) {
                     state.leaves.retain(|old| old.oid != leaf.oid);
                     state.leaves.push(leaf);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::change::{Lsn, Oid, TableId};
+use crate::change::{Lsn, Oid, Skip, TableId};
 use crate::checkpoint::{BlockRange, LeafState, SlotIntent, TableState};
 use crate::config::{Settings, Transport};
 use crate::engine::{Engine, EngineSettings, Start, TableStart};
@@ -25,7 +25,7 @@ use super::evolve::{self, Step, Steps};
 use super::requests::{Collection, Target};
 use super::session::Begin;
 use super::source_watch::Shape;
-use super::{Context, Process, RunError, collections};
+use super::{Context, Process, RunError, collections, held};
 
 /// A fetch whose snapshot did not see its change is tried again after this.
 const FETCH_RETRY_MS: u64 = 5;
@@ -81,7 +81,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         let known = process.tables.contains_key(&name);
         collections::prepare(process.milvus.as_ref(), table, known).await?;
     }
-    let (states, stopped) = plan_copy(process, &plan, &tables, &keeps, (&steps, planned_at), &sql).await?;
+    let (mut states, stopped) = plan_copy(process, &plan, &tables, &keeps, (&steps, planned_at), &sql).await?;
     process.noticed.clear();
     process.unfit.clear();
     process.store.start_sending().await?;
@@ -91,11 +91,12 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let flush_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let monitor_probe = postgres::probe::Probe::connect(&settings.source).await?;
     let followed = plan.tables.iter().zip(&tables).filter(|(_, table)| !stops(table));
-    let stream = session
+    let mut stream = session
         .start(followed.map(|(plan, table)| tracked(plan, table, states.get(&plan.id))).collect(), planned_at)
         .await?;
     hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
     let visible_from = flush_probe.current_xid().await?;
+    let held = held::take(process, &plan, &mut states, visible_from, &mut stream).await?;
     let server_lsn = flush_probe.insert_lsn().await?;
     tracing::info!(
         slot = %settings.source.slot, system_identifier = source.system_identifier, start_lsn = %source.checkpoint,
@@ -164,6 +165,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         server_lsn,
         flush_probe,
         monitor_probe,
+        held,
         shape: Shape::of(&context.settings.source.publication, &tables),
     };
     Ok((context, begin))
@@ -289,7 +291,7 @@ async fn plan_copy(
     let mut stopped = Vec::new();
     for ((table, found), keeps_removed) in plan.tables.iter().zip(tables).zip(keeps_removed) {
         let name = table.qualified_name();
-        let key: Vec<String> = table.key.columns().iter().map(|&at| table.columns[at].name.clone()).collect();
+        let key = table.key_names();
         let saved = process.tables.get(&name);
         if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved) {
             stopped.push((table.id, reason.clone()));
@@ -348,10 +350,10 @@ async fn plan_copy(
             key,
             copied: was_copied && added == 0,
             sweep: saved.is_some_and(|saved| saved.sweep),
-            skip_until: match steps.get(&name) {
-                Some(Step::Resync(_)) => planned_at,
-                _ if asked_anew => planned_at,
-                _ => saved.map_or(Lsn::ZERO, |saved| saved.skip_until),
+            skip: match steps.get(&name) {
+                Some(Step::Resync(_)) => Skip { until: planned_at, snapshot: None },
+                _ if asked_anew => Skip { until: planned_at, snapshot: None },
+                _ => saved.map(|saved| saved.skip.clone()).unwrap_or_default(),
             },
             leaves,
         };
@@ -383,7 +385,7 @@ fn compare(saved: &TableState, table: &TablePlan, key: &[String]) -> Result<(), 
     Ok(())
 }
 
-async fn plan_leaf(sql: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafState, PostgresError> {
+pub(super) async fn plan_leaf(sql: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafState, PostgresError> {
     let planned = postgres::copy::plan_ranges(sql, leaf, chunk_bytes).await?;
     let ranges: Vec<BlockRange> = planned
         .ranges
@@ -439,7 +441,7 @@ fn tracked(
             .filter(|name| !plan.columns.iter().any(|column| column.name == **name))
             .cloned()
             .collect(),
-        skip_until: state.map_or(Lsn::ZERO, |state| state.skip_until),
+        skip: state.map(|state| state.skip.clone()).unwrap_or_default(),
         key: plan.key.columns().to_vec(),
         leaves: table
             .leaves

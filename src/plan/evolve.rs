@@ -150,6 +150,7 @@ pub fn placeholder(id: TableId, oid: Oid, table: &Table, settings: &TableSetting
             reason: String::new(),
         }],
         key: KeyPlan::Single { column: 0, field: 0 },
+        on_update_delete: settings.on_update_delete,
         collection: CollectionSchema {
             name: collection.to_owned(),
             description: String::new(),

@@ -12,7 +12,7 @@
 use std::str;
 use std::sync::Arc;
 
-use crate::change::{Row, Value};
+use crate::change::{Lsn, Row, Value};
 use crate::mutation::{Key, Refusal};
 use crate::postgres::decode::number_text;
 
@@ -31,7 +31,13 @@ pub enum KeyPlan {
     },
     /// Several columns: the primary field is a VARCHAR made from them by an injective encoding; they stay fields too.
     Composite { columns: Vec<usize>, field: usize },
+    /// Rows have no key: the primary field is a number (`number_of_change`, `number_of_copied`) by which an entity can be written
+    /// again, but not found from its row.
+    Auto { field: usize },
 }
+
+/// What the state and the messages say in place of the key's columns.
+pub const NUMBERED: &str = "(auto_id)";
 
 impl KeyPlan {
     /// Indexes into `TablePlan::columns`, in key order.
@@ -39,13 +45,18 @@ impl KeyPlan {
         match self {
             KeyPlan::Single { column, .. } => std::slice::from_ref(column),
             KeyPlan::Composite { columns, .. } => columns,
+            KeyPlan::Auto { .. } => &[],
         }
+    }
+
+    pub fn is_auto(&self) -> bool {
+        matches!(self, KeyPlan::Auto { .. })
     }
 
     /// Index of the primary field in `collection.fields`.
     pub fn field(&self) -> usize {
         match *self {
-            KeyPlan::Single { field, .. } | KeyPlan::Composite { field, .. } => field,
+            KeyPlan::Single { field, .. } | KeyPlan::Composite { field, .. } | KeyPlan::Auto { field } => field,
         }
     }
 
@@ -84,6 +95,9 @@ impl KeyPlan {
                 }
                 Ok(Key::Text(Arc::from(key)))
             }
+            KeyPlan::Auto { .. } => {
+                Err(Refusal { field: None, reason: "its entities are numbered".into(), dead_letter: false })
+            }
         }
     }
 
@@ -115,9 +129,21 @@ impl KeyPlan {
                 }
                 (parts.len() == columns.len()).then_some(parts)
             }
-            (KeyPlan::Composite { .. }, Key::Int(_)) => None,
+            (KeyPlan::Composite { .. }, Key::Int(_)) | (KeyPlan::Auto { .. }, _) => None,
         }
     }
+}
+
+/// Key of an entity that an INSERT made: `lsn` is that of its change (`Event::Change`). Positive.
+pub fn number_of_change(lsn: Lsn) -> Key {
+    // PostgreSQL will not have written 8 EiB of WAL.
+    Key::Int(i64::try_from(lsn.0).unwrap_or(i64::MAX))
+}
+
+/// Key of an entity that the copy made: from where its row is in the table, which the copy's snapshot holds still. Negative,
+/// so never that of a change.
+pub fn number_of_copied(block: u32, offset: u16) -> Key {
+    Key::Int(-(i64::from(block) << 16 | i64::from(offset)) - 1)
 }
 
 fn column_of<'a>(table: &'a TablePlan, row: &'a Row, column: usize) -> (&'a ColumnPlan, &'a Value) {

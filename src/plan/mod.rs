@@ -14,7 +14,7 @@ mod rows;
 pub mod types;
 
 use crate::change::{Oid, TableId};
-use crate::config::settings::{Encoding, OnAddColumn, OnMisfit, OnSchemaChange};
+use crate::config::settings::{Encoding, OnAddColumn, OnMisfit, OnSchemaChange, OnUpdateDelete};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
 pub use build::{PlanRefusal, build};
@@ -70,6 +70,7 @@ pub struct TablePlan {
     pub dead_letters_max: usize,
     pub on_add_column: OnAddColumn,
     pub on_schema_change: OnSchemaChange,
+    pub on_update_delete: OnUpdateDelete,
     /// What the reader of `walvec plan` should know.
     pub remarks: Vec<String>,
 }
@@ -78,6 +79,14 @@ impl TablePlan {
     /// `schema.table`, for people and metrics.
     pub fn qualified_name(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    /// The columns that its entities have their keys from, for people and the state.
+    pub fn key_names(&self) -> Vec<String> {
+        match &self.key {
+            KeyPlan::Auto { .. } => vec![key::NUMBERED.to_owned()],
+            keyed => keyed.columns().iter().filter_map(|&at| Some(self.columns.get(at)?.name.clone())).collect(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! DELETE of the stream names its row by the key's columns, in the table and in each of its leaves. Two rows never share
 //! a key, not even within a transaction: what is deferrable is refused.
 
+use crate::config::settings::OnMisfit;
 use crate::postgres::catalog::{Column, Generated, Leaf, RelationKind, ReplicaIdentity, UniqueIndex};
 
 use super::build::Builder;
@@ -152,12 +153,7 @@ impl<'a> Builder<'a> {
     /// The columns of the key, in its order; refused if there is none, or one that does not tell rows apart.
     pub(super) fn key_column_names(&mut self, selected: &[Selected<'_>]) -> Vec<String> {
         if self.settings.auto_id {
-            self.refuse(
-                None,
-                "`auto_id = true`: an entity that Milvus numbers cannot be found again, so that no UPDATE or DELETE could \
-                 be followed, and a change that is sent twice after a failure would be two entities",
-                "take `auto_id` out: the key is then the primary key, or the columns of `key = […]`",
-            );
+            return Vec::new();
         }
         let key = match self.settings.key.clone() {
             Some(columns) => self.chosen_key(columns),
@@ -191,6 +187,50 @@ impl<'a> Builder<'a> {
         key
     }
 
+    /// Of rows without a key only INSERT and TRUNCATE can be followed, and copy and stream part at one snapshot.
+    pub(super) fn check_auto_id(&mut self, selected: &[Selected<'_>]) {
+        let (table, settings, name) = (self.table, self.settings, self.sql_name());
+        if settings.key.is_some() {
+            let reason = "`auto_id = true` numbers the entities, and `key` says what else their keys are made from";
+            self.refuse(None, reason, "take one of the two out");
+        }
+        if table.is_partitioned() {
+            let reason = "`auto_id = true`, and a partition that is attached brings rows along that the stream does not have: \
+                          without a key they cannot be copied beside it";
+            self.refuse(None, reason, "name its partitions, each with `auto_id = true`, or give it a key");
+        }
+        for selected in selected.iter().filter(|selected| selected.reread) {
+            let reason =
+                "it is to be read again from the table, and with `auto_id = true` its row is not known by a key";
+            self.refuse(Some(&selected.column.name), reason, "take `generated = \"reread\"` out");
+        }
+        let letters = settings.fields.iter().find(|(_, field)| field.on_misfit == Some(OnMisfit::DeadLetter));
+        if settings.on_misfit == OnMisfit::DeadLetter || letters.is_some() {
+            let reason = "`on_misfit = \"dead_letter\"`, and with `auto_id = true` no row can be read again by its key";
+            self.refuse(letters.map(|(name, _)| &**name), reason, "choose another policy, or give the table a key");
+        }
+        let primary = table.primary_key.as_ref().filter(|key| !key.deferrable).map(|key| &key.columns);
+        let identity = match &table.replica_identity {
+            ReplicaIdentity::Full if table.published.columns.is_none() => return,
+            ReplicaIdentity::Full => None,
+            ReplicaIdentity::Nothing => None,
+            ReplicaIdentity::Default => primary,
+            ReplicaIdentity::Index(columns) => Some(columns),
+        };
+        let remedy = match &table.published.columns {
+            Some(_) => {
+                format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with a primary key that the column list has")
+            }
+            None => format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
+        };
+        let sent = |column: &String| table.published.columns.as_ref().is_none_or(|list| list.contains(column));
+        if !identity.is_some_and(|columns| columns.iter().all(sent)) {
+            let reason = "its replica identity names no row, or the publication's column list leaves it out: once it is published, \
+                          PostgreSQL refuses every UPDATE and DELETE of it";
+            self.refuse(None, reason, remedy);
+        }
+    }
+
     fn primary_key(&mut self) -> Vec<String> {
         let name = self.sql_name();
         let Some(key) = self.table.primary_key.clone() else {
@@ -203,7 +243,11 @@ impl<'a> Builder<'a> {
                 ),
                 None => {
                     let candidate = self.table.columns.iter().find(|c| c.name == "id" && c.not_null);
-                    format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", candidate.map_or("…", |_| "id"))
+                    format!(
+                        "ALTER TABLE {name} ADD PRIMARY KEY ({}); a table that is only ever inserted into needs none with \
+                         `auto_id = true`",
+                        candidate.map_or("…", |_| "id")
+                    )
                 }
             };
             self.refuse(None, "it has no primary key: an UPDATE or DELETE could not be followed", remedy);

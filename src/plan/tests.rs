@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::key::{number_of_change, number_of_copied};
 use super::*;
-use crate::change::{Row, Value};
+use crate::change::{Lsn, Row, Value};
 use crate::config::settings::{FieldSettings, IndexSetting, OnMisfit, TableSettings};
 use crate::milvus::{DataType, FieldSchema, ServerInfo};
 use crate::mutation::Key;
@@ -29,6 +30,7 @@ pub(crate) fn settings() -> TableSettings {
         filter: None,
         key: None,
         auto_id: false,
+        on_update_delete: crate::config::settings::OnUpdateDelete::Stop,
         only: false,
         reread_generated: false,
         keep_removed_partitions: false,
@@ -229,7 +231,7 @@ fn what_cannot_be_followed_is_refused_with_what_mends_it() {
         (
             Table { primary_key: None, ..docs() },
             "table public.docs: it has no primary key: an UPDATE or DELETE could not be followed; \
-             ALTER TABLE public.docs ADD PRIMARY KEY (id)",
+             ALTER TABLE public.docs ADD PRIMARY KEY (id); a table that is only ever inserted into needs none with `auto_id = true`",
         ),
         (
             Table { primary_key: key(&["id"], true), ..docs() },
@@ -438,6 +440,46 @@ fn keyed(columns: &[&str]) -> TableSettings {
 }
 
 #[test]
+fn rows_without_a_key_are_numbered_when_asked() {
+    let numbered = || TableSettings { auto_id: true, ..settings() };
+    let plan = plan_of(with_identity(keyless(), ReplicaIdentity::Full), numbered());
+    assert_eq!((&plan.key, plan.key_names()), (&KeyPlan::Auto { field: 0 }, vec!["(auto_id)".to_owned()]));
+    let primary = &plan.collection.fields[0];
+    assert_eq!((primary.name.as_str(), primary.data_type, primary.is_primary), ("pk", DataType::Int64, true));
+    assert!(!primary.auto_id && primary.max_length.is_none());
+    assert_eq!(plan.columns.iter().map(|column| column.field).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(plan.remarks[0].ends_with("which names no entity, the table stops"), "{:?}", plan.remarks);
+    // A primary key becomes a field like others, and its name may be ours.
+    let mut taken = table(vec![column("pk", "int4"), vector("embedding", 2)]);
+    taken.primary_key =
+        Some(PrimaryKey { index_name: "docs_pkey".into(), columns: vec!["pk".into()], deferrable: false });
+    let plan = plan_of(taken, numbered());
+    assert_eq!(plan.collection.fields.iter().map(|field| &*field.name).collect::<Vec<_>>(), ["pk_", "pk", "embedding"]);
+    assert_eq!(plan.collection.fields[1].data_type, DataType::Int32);
+    assert_refused(
+        with_identity(keyless(), ReplicaIdentity::Nothing),
+        numbered(),
+        "table public.docs: its replica identity names no row, or the publication's column list leaves it out: once it is published, \
+         PostgreSQL refuses every UPDATE and DELETE of it; ALTER TABLE public.docs REPLICA IDENTITY FULL",
+    );
+    let letters = TableSettings { on_misfit: OnMisfit::DeadLetter, ..numbered() };
+    assert_refused(
+        with_identity(keyless(), ReplicaIdentity::Full),
+        letters,
+        "table public.docs: `on_misfit = \"dead_letter\"`, and with `auto_id = true` no row can be read again by its key; choose \
+         another policy, or give the table a key",
+    );
+}
+
+#[test]
+fn numbers_of_the_copy_and_of_changes_never_meet() {
+    let copied =
+        [(0, 1), (0, u16::MAX), (1, 0), (u32::MAX, u16::MAX)].map(|(block, offset)| number_of_copied(block, offset));
+    assert_eq!(copied, [-2, -65_536, -65_537, -281_474_976_710_656].map(Key::Int));
+    assert_eq!(number_of_change(Lsn(0x16_B374_D848)), Key::Int(0x16_B374_D848));
+}
+
+#[test]
 fn chosen_columns_are_a_key_when_an_index_and_the_identity_prove_them() {
     let plan = plan_of(keyless(), keyed(&["slug", "tenant"]));
     assert_eq!(plan.key, KeyPlan::Composite { columns: vec![1, 0], field: 0 });
@@ -470,9 +512,8 @@ fn a_key_that_is_not_proved_is_refused_with_what_proves_it() {
         (
             keyless(),
             TableSettings { auto_id: true, ..two.clone() },
-            "table public.docs: `auto_id = true`: an entity that Milvus numbers cannot be found again, so that no UPDATE \
-             or DELETE could be followed, and a change that is sent twice after a failure would be two entities; take \
-             `auto_id` out: the key is then the primary key, or the columns of `key = […]`",
+            "table public.docs: `auto_id = true` numbers the entities, and `key` says what else their keys are made from; \
+             take one of the two out",
         ),
         (
             with(&|table| table.columns[1].not_null = false),

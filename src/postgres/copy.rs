@@ -6,6 +6,8 @@
 //! Holds (rule L): the leaf is locked ACCESS SHARE before the snapshot is taken. A snapshot taken before a rewrite
 //! (TRUNCATE, VACUUM FULL, a rewriting ALTER) sees an empty table afterwards, while `pg_class` still shows the old file
 //! node; with the lock first, either the rewrite is over and the file node another, or it waits for us.
+//! `HeldSnapshot` is the exception to short: tables whose rows have no key are read under one snapshot, as copy and stream can
+//! only be told apart by it.
 //! Columns are never cast: the stream sends what the type's send function writes, so does COPY BINARY. What only
 //! PostgreSQL can read is printed by it (`SelectColumn`).
 //!
@@ -14,11 +16,14 @@
 
 mod binary;
 
+use std::collections::BTreeMap;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 
 pub(super) use binary::CopyRows;
+pub use binary::Tid;
 
 use super::connect::{Connection, connect};
 use super::{PostgresError, Result, SelectColumn, quote_literal, quote_qualified};
@@ -53,6 +58,8 @@ pub struct ChunkView {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkRows {
     pub rows: Vec<Row>,
+    /// Where each of them is in its leaf.
+    pub tids: Vec<Tid>,
     /// `Row::size` of all of them.
     pub bytes: usize,
     /// What was not read because of `bytes_max`: the rows cover the range up to where this begins.
@@ -64,7 +71,7 @@ const PURPOSE: &str = "copy";
 
 /// Cuts a leaf into ranges of about `chunk_bytes`, TOAST included. An empty leaf has one range.
 pub async fn plan_ranges(connection: &Connection, leaf: Oid, chunk_bytes: u64) -> Result<LeafRanges> {
-    let view = open_locked(connection, leaf).await;
+    let view = open_locked(connection, &[leaf], None).await;
     let sizes = match &view {
         Ok(_) => {
             let sql = format!(
@@ -76,7 +83,7 @@ pub async fn plan_ranges(connection: &Connection, leaf: Oid, chunk_bytes: u64) -
         Err(_) => Ok(Vec::new()),
     };
     connection.simple(DOING, "COMMIT").await?;
-    let (view, sizes) = (view?.view, sizes?);
+    let (view, sizes) = (only(view?, leaf)?.view, sizes?);
     let number = |i: usize| sizes.first().and_then(|row| row.get(i)?.as_deref()?.parse::<u64>().ok());
     match (number(0), number(1)) {
         (Some(blocks), Some(bytes)) => {
@@ -103,51 +110,71 @@ fn cut(blocks: u64, bytes: u64, chunk_bytes: u64) -> Vec<Range> {
 }
 
 struct Located {
+    leaf: Oid,
     qualified: String,
     view: ChunkView,
 }
 
-/// Opens rule L's transaction: BEGIN, LOCK, SELECT, in one round trip; each statement is still one after the other, and
-/// LOCK takes no snapshot. LOCK wants a name, so the oid is checked under the lock: a table that was renamed
+fn only(located: Vec<Located>, leaf: Oid) -> Result<Located> {
+    located.into_iter().next().ok_or(PostgresError::RelationChanged { oid: leaf })
+}
+
+/// Opens rule L's transaction over these leaves: BEGIN, LOCK, SELECT, in one round trip; each statement is still one after the
+/// other, and LOCK takes no snapshot. LOCK wants a name, so the oid is checked under the lock: a table that was renamed
 /// in between is looked up again. After an error the transaction may still be open; the caller ends it.
-async fn open_locked(connection: &Connection, leaf: Oid) -> Result<Located> {
+async fn open_locked(connection: &Connection, leaves: &[Oid], lock_timeout: Option<Duration>) -> Result<Vec<Located>> {
     const ATTEMPTS: usize = 3;
+    let not_understood = |what: &str| PostgresError::Answer { doing: DOING, what: what.to_owned() };
+    let mut gone = leaves.first().copied().unwrap_or_default();
     for _ in 0..ATTEMPTS {
-        let names = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
-                     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ";
-        let rows = connection.simple(DOING, &format!("{names}{leaf}")).await?;
-        let Some([Some(schema), Some(name)]) = rows.first().map(Vec::as_slice) else {
-            return Err(PostgresError::RelationChanged { oid: leaf });
-        };
-        let qualified = quote_qualified(schema, name);
-        let literal = quote_literal(&qualified);
+        let mut names = Vec::with_capacity(leaves.len());
+        for &leaf in leaves {
+            let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ";
+            let rows = connection.simple(DOING, &format!("{sql}{leaf}")).await?;
+            let Some([Some(schema), Some(name)]) = rows.first().map(Vec::as_slice) else {
+                return Err(PostgresError::RelationChanged { oid: leaf });
+            };
+            names.push(quote_qualified(schema, name));
+        }
+        let within = lock_timeout
+            .map_or_else(String::new, |within| format!("SET LOCAL lock_timeout = '{}ms'; ", within.as_millis().max(1)));
+        let locks: String = names.iter().map(|name| format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE; ")).collect();
+        let literals: Vec<String> = names.iter().map(|name| format!("({})", quote_literal(name))).collect();
         let open = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE; \
-             SELECT {literal}::pg_catalog.regclass::pg_catalog.oid, \
-             pg_catalog.pg_relation_filenode({literal}::pg_catalog.regclass), \
-             pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn()"
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {within}{locks}\
+             SELECT name::pg_catalog.regclass::pg_catalog.oid, \
+             pg_catalog.pg_relation_filenode(name::pg_catalog.regclass), \
+             pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn() FROM (VALUES {}) AS t (name)",
+            literals.join(", ")
         );
         match connection.simple(DOING, &open).await {
             Ok(rows) => {
-                let row = rows.first().map_or(&[][..], Vec::as_slice);
-                let text = |i: usize| row.get(i).and_then(|value| value.as_deref()).unwrap_or_default();
-                if text(0).parse() == Ok(leaf) {
-                    let not_understood = |what: &str| PostgresError::Answer { doing: DOING, what: what.to_owned() };
+                let mut located = Vec::with_capacity(leaves.len());
+                for ((&leaf, qualified), row) in leaves.iter().zip(names).zip(&rows) {
+                    let text = |i: usize| row.get(i).and_then(|value| value.as_deref()).unwrap_or_default();
+                    if text(0).parse() != Ok(leaf) {
+                        gone = leaf;
+                        break;
+                    }
                     let view = ChunkView {
                         filenode: text(1).parse().map_err(|_| not_understood("a file node"))?,
                         snapshot: text(2).parse().map_err(|_| not_understood("a snapshot"))?,
                         insert_lsn: text(3).parse().map_err(|_| not_understood("an LSN"))?,
                     };
-                    return Ok(Located { qualified, view });
+                    located.push(Located { leaf, qualified, view });
+                }
+                if located.len() == leaves.len() {
+                    return Ok(located);
                 }
             }
-            // The name is gone already; the oid may have another.
+            // A name is gone already; the oid may have another.
             Err(error) if error.sqlstate() == Some("42P01") => {}
             Err(error) => return Err(error),
         }
         connection.simple(DOING, "ROLLBACK").await?;
     }
-    Err(PostgresError::RelationChanged { oid: leaf })
+    Err(PostgresError::RelationChanged { oid: gone })
 }
 
 /// An SQL session that reads chunks, one after the other.
@@ -176,7 +203,7 @@ impl ChunkReader {
             _ => connect(&self.settings, PURPOSE).await?,
         };
         let connection = self.connection.insert(connection);
-        match open_locked(connection, leaf).await {
+        match open_locked(connection, &[leaf], None).await.and_then(|located| only(located, leaf)) {
             Ok(located) => {
                 self.open = Some((leaf, located.qualified));
                 Ok(located.view)
@@ -206,43 +233,15 @@ impl ChunkReader {
         bytes_max: usize,
     ) -> Result<ChunkRows> {
         let (Some((_, qualified)), Some(connection)) = (&self.open, &self.connection) else { return Err(not_open()) };
-        let query = select_range(qualified, columns, filter, range);
-        let failed = |error| connection.explain(DOING, error);
-        let mut stream = match connection.copy_out(&query).await {
-            Ok(stream) => pin!(stream),
-            Err(error) => return Err(failed(error).await),
-        };
-        let mut parser = CopyRows::new(1 + columns.len());
-        let mut chunk = ChunkRows::default();
-        let mut current_block = None;
-        while let Some(message) = stream.next().await {
-            match message {
-                Ok(message) => parser.push(message),
-                Err(error) => return Err(failed(error).await),
-            }
-            while let Some(mut values) = parser.next_row()? {
-                let block = binary::block_of(values.pop())?;
-                if current_block.is_some_and(|current| current != block) && chunk.bytes >= bytes_max {
-                    chunk.rest = Some(Range { from_block: block, to_block: range.to_block });
-                    break;
-                }
-                current_block = Some(block);
-                SelectColumn::mark_texts(columns, &mut values);
-                let row = Row(values.into());
-                chunk.bytes += row.size();
-                chunk.rows.push(row);
-            }
-            if chunk.rest.is_some() {
-                // A COPY that is dropped would be sent to its end, and a cancel request may come late and hit the next
-                // statement: the session is closed, and with it its lock goes as soon as the server writes again.
-                self.open = None;
-                if let Some(connection) = self.connection.take() {
-                    connection.abort();
-                }
-                return Ok(chunk);
+        let chunk = read_range(connection, qualified, columns, filter, range, bytes_max).await?;
+        if chunk.rest.is_some() {
+            // A COPY that is dropped would be sent to its end, and a cancel request may come late and hit the next
+            // statement: the session is closed, and with it its lock goes as soon as the server writes again.
+            self.open = None;
+            if let Some(connection) = self.connection.take() {
+                connection.abort();
             }
         }
-        parser.finish()?;
         Ok(chunk)
     }
 
@@ -260,6 +259,91 @@ impl ChunkReader {
             Some(connection) => connection.close().await,
             None => Ok(()),
         }
+    }
+}
+
+async fn read_range(
+    connection: &Connection,
+    qualified: &str,
+    columns: &[SelectColumn],
+    filter: Option<&str>,
+    range: Range,
+    bytes_max: usize,
+) -> Result<ChunkRows> {
+    let query = select_range(qualified, columns, filter, range);
+    let failed = |error| connection.explain(DOING, error);
+    let mut stream = match connection.copy_out(&query).await {
+        Ok(stream) => pin!(stream),
+        Err(error) => return Err(failed(error).await),
+    };
+    let mut parser = CopyRows::new(1 + columns.len());
+    let mut chunk = ChunkRows::default();
+    while let Some(message) = stream.next().await {
+        match message {
+            Ok(message) => parser.push(message),
+            Err(error) => return Err(failed(error).await),
+        }
+        while let Some(mut values) = parser.next_row()? {
+            let tid = binary::tid_of(values.pop())?;
+            if chunk.tids.last().is_some_and(|last| last.block != tid.block) && chunk.bytes >= bytes_max {
+                chunk.rest = Some(Range { from_block: tid.block, to_block: range.to_block });
+                return Ok(chunk);
+            }
+            SelectColumn::mark_texts(columns, &mut values);
+            let row = Row(values.into());
+            chunk.bytes += row.size();
+            chunk.rows.push(row);
+            chunk.tids.push(tid);
+        }
+    }
+    parser.finish()?;
+    Ok(chunk)
+}
+
+/// One snapshot of several tables, held until it is dropped: each is locked ACCESS SHARE, so its rows stay where they are.
+///
+/// It keeps VACUUM back in the whole database as long as it lives.
+pub struct HeldSnapshot {
+    connection: Connection,
+    names: BTreeMap<Oid, String>,
+    snapshot: Snapshot,
+    insert_lsn: Lsn,
+}
+
+impl HeldSnapshot {
+    /// Locks are taken one after the other, so each is given up after `lock_timeout`: below `deadlock_timeout`, it is never
+    /// somebody else who is ended for a deadlock with us.
+    ///
+    /// # Errors
+    /// `RelationChanged` when a table is gone; SQLSTATE 55P03 when a lock could not be had in time.
+    pub async fn take(settings: &SourceSettings, tables: &[Oid], lock_timeout: Duration) -> Result<HeldSnapshot> {
+        let connection = connect(settings, PURPOSE).await?;
+        let located = open_locked(&connection, tables, Some(lock_timeout)).await?;
+        let snapshot = located.first().map(|first| first.view.snapshot.clone()).unwrap_or_default();
+        let insert_lsn = located.iter().map(|each| each.view.insert_lsn).max().unwrap_or_default();
+        let names = located.into_iter().map(|each| (each.leaf, each.qualified)).collect();
+        Ok(HeldSnapshot { connection, names, snapshot, insert_lsn })
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Every commit that the snapshot sees lies below.
+    pub fn insert_lsn(&self) -> Lsn {
+        self.insert_lsn
+    }
+
+    /// Rows of a range as the snapshot shows them, of them those that pass the filter.
+    pub async fn read_rows(
+        &self,
+        table: Oid,
+        columns: &[SelectColumn],
+        filter: Option<&str>,
+        range: Range,
+    ) -> Result<ChunkRows> {
+        let name = self.names.get(&table).ok_or_else(not_open)?;
+        read_range(&self.connection, name, columns, filter, range, usize::MAX).await
     }
 }
 

@@ -66,6 +66,8 @@ pub enum PostgresError {
     Answer { doing: &'static str, what: String },
     #[error("replication slot {slot:?} could not be created: transactions are still running after {} s{}", waited.as_secs(), named(.blockers))]
     SlotBlocked { slot: String, waited: Duration, blockers: Vec<String> },
+    #[error("tables with `auto_id` cannot be copied yet: after {} s the copy still waits for {by}", waited.as_secs())]
+    CopyBlocked { waited: Duration, by: String },
     #[error("publication {publication:?} does not fit: {}", problems.join("; "))]
     Publication { publication: String, problems: Vec<String>, mend: Vec<String> },
     #[error("the stream cannot be decoded after {after}")]
@@ -104,6 +106,7 @@ impl PostgresError {
             }
             PostgresError::ConnectTimeout { .. }
             | PostgresError::SlotBlocked { .. }
+            | PostgresError::CopyBlocked { .. }
             | PostgresError::StreamSilent { .. }
             | PostgresError::ServerDraining
             | PostgresError::StreamEnded
@@ -142,7 +145,7 @@ impl PostgresError {
             PostgresError::SettingsIgnored { .. } => {
                 Some("connect to PostgreSQL itself: a pooler in between drops startup options".to_owned())
             }
-            PostgresError::SlotBlocked { .. } => {
+            PostgresError::SlotBlocked { .. } | PostgresError::CopyBlocked { .. } => {
                 Some("end the named sessions or wait; raise slot_lock_timeout to wait longer".to_owned())
             }
             PostgresError::Publication { mend, .. } if !mend.is_empty() => Some(mend.join("; ")),

@@ -20,7 +20,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::pgoutput::{Message, OldTuple, Relation, RelationColumn, Tuple};
-use crate::change::{Change, Event, Lsn, Oid, OldRow, Row, TableId, Value};
+use crate::change::{Change, Event, Lsn, Oid, OldRow, Row, Skip, TableId, Value};
 
 /// What the stream must know of a table of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub struct TrackedTable {
     pub columns: Vec<TrackedColumn>,
     /// Columns that the table had when it was planned and that are not followed: no news when they come.
     pub others: Vec<String>,
-    /// The copy was begun anew there (`TableState::skip_until`): changes of transactions up to it are in it, whatever their shape.
-    pub skip_until: Lsn,
-    /// Indexes into `columns` of the key's columns.
+    /// Changes of these transactions are in the copy already, whatever their shape (`TableState::skip`).
+    pub skip: Skip,
+    /// Indexes into `columns` of the key's columns. None: its rows are numbered, and the replica identity is nothing to us.
     pub key: Vec<usize>,
     /// Leaf partitions; empty, or itself, for an ordinary table.
     pub leaves: Vec<TrackedLeaf>,
@@ -80,6 +80,9 @@ pub struct Relations {
     planned_at: Lsn,
     /// Where the commit of the open transaction is.
     final_lsn: Lsn,
+    xid: u32,
+    /// The WAL record of the last change, and how many changes of it came before.
+    record: (Lsn, u64),
     /// Columns that came since, of relations whose first change is still to come.
     news: HashMap<Oid, Vec<String>>,
 }
@@ -119,13 +122,22 @@ impl Relations {
             unfit: HashSet::new(),
             planned_at,
             final_lsn: Lsn(u64::MAX), // before the first transaction nothing is older
+            xid: 0,
+            record: (Lsn::ZERO, 0),
             news: HashMap::new(),
         }
     }
 
     /// A transaction begins whose commit is there.
-    pub fn begin(&mut self, final_lsn: Lsn) {
-        self.final_lsn = final_lsn;
+    pub fn begin(&mut self, final_lsn: Lsn, xid: u32) {
+        (self.final_lsn, self.xid) = (final_lsn, xid);
+    }
+
+    /// From here on changes of these transactions are in the copy already.
+    pub fn skip(&mut self, table: TableId, skip: Skip) {
+        for tracked in self.tables.iter_mut().filter(|tracked| tracked.id == table) {
+            tracked.skip = skip.clone();
+        }
     }
 
     /// Columns that came with this relation, told once.
@@ -135,10 +147,16 @@ impl Relations {
         (!self.unfit.contains(&table.id)).then_some((table.id, columns))
     }
 
-    /// The event of one message; `None` for what is of no concern: other tables, types, origins, foreign messages.
+    /// The event of one message, which comes from the WAL record at `lsn`; `None` for what is of no concern: other tables, types, origins, foreign messages.
     ///
     /// Transaction boundaries and logical messages are not made into events here.
-    pub fn event(&mut self, message: Message) -> Result<Option<Event>, ProtocolViolation> {
+    pub fn event(&mut self, lsn: Lsn, message: Message) -> Result<Option<Event>, ProtocolViolation> {
+        if message.changed_relation().is_some() {
+            self.record = match self.record {
+                (record, before) if record == lsn => (record, before + 1),
+                _ => (lsn, 0),
+            };
+        }
         match message {
             Message::Relation(relation) => {
                 self.relation(&relation);
@@ -253,7 +271,7 @@ impl Relations {
         let Known::Tracked { table: index, fit } = known else { return Ok(None) };
         let Some(table) = self.tables.get(*index) else { return Ok(None) };
         let id = table.id;
-        if self.unfit.contains(&id) || self.final_lsn <= table.skip_until {
+        if self.unfit.contains(&id) || table.skip.covers(self.final_lsn, self.xid) {
             return Ok(None);
         }
         let change = match fit {
@@ -267,7 +285,10 @@ impl Relations {
             Err(reason) => Err(reason.clone()),
         };
         Ok(match change {
-            Ok(change) => Some(Event::Change { table: id, change }),
+            Ok(change) => {
+                let (record, before) = self.record;
+                Some(Event::Change { table: id, lsn: Lsn(record.0 + before), change })
+            }
             Err(reason) => self.unfit_once(id, reason),
         })
     }
@@ -280,7 +301,7 @@ impl Relations {
             let Some(table) = self.by_oid.get(oid).and_then(|&index| self.tables.get(index)) else { continue };
             let whole = oids.contains(&table.oid)
                 || (!table.leaves.is_empty() && table.leaves.iter().all(|leaf| oids.contains(&leaf.oid)));
-            if self.unfit.contains(&table.id) || self.final_lsn <= table.skip_until {
+            if self.unfit.contains(&table.id) || table.skip.covers(self.final_lsn, self.xid) {
                 continue;
             }
             if !whole {
@@ -344,7 +365,7 @@ fn known_key(table: &TrackedTable, row: &Row) -> Result<(), String> {
 /// Finds every column of the plan in the relation, or says in one sentence what differs.
 fn project(table: &TrackedTable, relation: &Relation, is_older: bool) -> Result<Projection, String> {
     let what = format!("{}.{}", relation.schema, relation.name);
-    if relation.replica_identity == b'n' {
+    if relation.replica_identity == b'n' && !table.key.is_empty() {
         return Err(format!("{what} has REPLICA IDENTITY NOTHING now: its UPDATEs and DELETEs would be lost"));
     }
     let mut places = Vec::with_capacity(table.columns.len());
@@ -385,7 +406,7 @@ fn project(table: &TrackedTable, relation: &Relation, is_older: bool) -> Result<
         found.in_identity && !table.key.iter().any(|&i| table.columns.get(i).is_some_and(|key| key.name == found.name))
     });
     let beyond: Vec<&str> = beyond.map(|found| found.name.as_str()).collect();
-    if !is_older && relation.replica_identity != b'f' && !beyond.is_empty() {
+    if !is_older && relation.replica_identity != b'f' && !table.key.is_empty() && !beyond.is_empty() {
         return Err(format!(
             "the primary key or replica identity of {what} has columns more now: {}",
             beyond.join(", ")
@@ -401,6 +422,7 @@ mod tests {
     const ROOT: Oid = 100;
     const LEAVES: [Oid; 2] = [101, 102];
     const DOCS: TableId = TableId(0);
+    const AT: Lsn = Lsn(1);
 
     fn text(text: &'static str) -> Value {
         Value::Text(text.into())
@@ -421,7 +443,7 @@ mod tests {
             name: "docs".to_owned(),
             columns: vec![column("embedding", 9000, 3), column("id", 20, -1), column("title", 25, -1)],
             others: vec!["note".to_owned()],
-            skip_until: Lsn::ZERO,
+            skip: Skip::default(),
             key: vec![1],
             leaves: leaves.iter().map(|&(oid, full)| TrackedLeaf { oid, full }).collect(),
         }
@@ -457,8 +479,8 @@ mod tests {
     }
 
     fn changed(relations: &mut Relations, message: Message) -> Change {
-        match relations.event(message) {
-            Ok(Some(Event::Change { table: DOCS, change })) => change,
+        match relations.event(AT, message) {
+            Ok(Some(Event::Change { table: DOCS, change, .. })) => change,
             other => panic!("no change but {other:?}"),
         }
     }
@@ -466,7 +488,7 @@ mod tests {
     #[test]
     fn values_go_by_name_into_the_plans_order() {
         let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
-        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        assert_eq!(relations.event(AT, usual(ROOT, b'd')), Ok(None));
         let new = tuple([text("1"), text("note"), text("t"), text("[1,2,3]")]);
         assert_eq!(
             changed(&mut relations, Message::Insert { relation: ROOT, new }),
@@ -479,7 +501,7 @@ mod tests {
             column("added", false, 16, -1),
             column("id", true, 20, -1),
         ];
-        assert_eq!(relations.event(relation(ROOT, b'd', &columns)), Ok(None));
+        assert_eq!(relations.event(AT, relation(ROOT, b'd', &columns)), Ok(None));
         let new = tuple([text("[1,2,3]"), Value::Null, text("t"), text("1")]);
         assert_eq!(
             changed(&mut relations, Message::Insert { relation: ROOT, new }),
@@ -506,14 +528,14 @@ mod tests {
                 let new = Tuple::from_iter(std::iter::repeat_n(text("1"), width));
                 Message::Insert { relation: ROOT, new }
             };
-            assert_eq!(relations.event(relation(ROOT, identity, &columns)), Ok(None));
-            match relations.event(insert()) {
+            assert_eq!(relations.event(AT, relation(ROOT, identity, &columns)), Ok(None));
+            match relations.event(AT, insert()) {
                 Ok(Some(Event::Unfit { table: DOCS, reason })) => assert!(reason.contains(sentence), "{reason}"),
                 other => panic!("{sentence}: {other:?}"),
             }
-            assert_eq!(relations.event(insert()), Ok(None), "told twice");
-            assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
-            assert_eq!(relations.event(Message::Truncate { relations: vec![ROOT] }), Ok(None));
+            assert_eq!(relations.event(AT, insert()), Ok(None), "told twice");
+            assert_eq!(relations.event(AT, usual(ROOT, b'd')), Ok(None));
+            assert_eq!(relations.event(AT, Message::Truncate { relations: vec![ROOT] }), Ok(None));
         }
     }
 
@@ -527,16 +549,16 @@ mod tests {
         let old = [column("id", true, 20, -1), column("title", false, 23, -1), column("gone", false, 25, -1)];
         let mut relations = Relations::new(vec![docs(&[])], at);
         // Committed before the catalog was read: without an embedding, and with a title of another type.
-        relations.begin(at);
-        assert_eq!(relations.event(relation(ROOT, b'd', &old)), Ok(None));
+        relations.begin(at, 7);
+        assert_eq!(relations.event(AT, relation(ROOT, b'd', &old)), Ok(None));
         let expected = Change::Insert { new: row([Value::UnchangedToast, text("1"), Value::UnchangedToast]) };
         assert_eq!(changed(&mut relations, insert(3)), expected);
         assert_eq!(relations.take_news(ROOT), None);
         // The same behind it: the table is another one now.
         let mut relations = Relations::new(vec![docs(&[])], at);
-        relations.begin(Lsn(101));
-        assert_eq!(relations.event(relation(ROOT, b'd', &old)), Ok(None));
-        assert!(matches!(relations.event(insert(3)), Ok(Some(Event::Unfit { .. }))));
+        relations.begin(Lsn(101), 7);
+        assert_eq!(relations.event(AT, relation(ROOT, b'd', &old)), Ok(None));
+        assert!(matches!(relations.event(AT, insert(3)), Ok(Some(Event::Unfit { .. }))));
         // A column more: told once. `note` was there when the table was planned.
         let grown = [
             column("id", true, 20, -1),
@@ -546,16 +568,16 @@ mod tests {
             column("more", false, 16, -1),
         ];
         let mut relations = Relations::new(vec![docs(&[])], at);
-        relations.begin(Lsn(101));
-        assert_eq!(relations.event(relation(ROOT, b'd', &grown)), Ok(None));
+        relations.begin(Lsn(101), 7);
+        assert_eq!(relations.event(AT, relation(ROOT, b'd', &grown)), Ok(None));
         assert_eq!(relations.take_news(ROOT), Some((DOCS, vec!["more".to_owned()])));
         assert_eq!(relations.take_news(ROOT), None);
         // A key of more columns.
         let mut keyed = grown.to_vec();
         keyed[1].in_identity = true;
-        assert_eq!(relations.event(relation(ROOT, b'd', &keyed)), Ok(None));
+        assert_eq!(relations.event(AT, relation(ROOT, b'd', &keyed)), Ok(None));
         let new = Tuple::from_iter(std::iter::repeat_n(text("1"), 5));
-        match relations.event(Message::Insert { relation: ROOT, new }) {
+        match relations.event(AT, Message::Insert { relation: ROOT, new }) {
             Ok(Some(Event::Unfit { reason, .. })) => {
                 assert!(reason.ends_with("has columns more now: note"), "{reason}")
             }
@@ -591,21 +613,21 @@ mod tests {
         for (leaves, described, is_complete) in cases {
             let mut relations = Relations::new(vec![docs(leaves)], Lsn::ZERO);
             for &(oid, identity) in described {
-                assert_eq!(relations.event(usual(oid, identity)), Ok(None));
+                assert_eq!(relations.event(AT, usual(oid, identity)), Ok(None));
             }
             let expected = if is_complete { &complete } else { &key_only };
             assert_eq!(&changed(&mut relations, update(ROOT)), expected, "{leaves:?} {described:?}");
         }
         // Published by leaf, the leaf's own identity is what counts.
         let mut relations = Relations::new(vec![docs(&[(a, true), (b, false)])], Lsn::ZERO);
-        assert_eq!(relations.event(usual(a, b'f')), Ok(None));
+        assert_eq!(relations.event(AT, usual(a, b'f')), Ok(None));
         assert_eq!(changed(&mut relations, update(a)), complete);
     }
 
     #[test]
     fn an_old_key_fills_in_a_key_that_is_out_of_line_and_nothing_else() {
         let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
-        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        assert_eq!(relations.event(AT, usual(ROOT, b'd')), Ok(None));
         let old = OldTuple::Key(tuple([text("k"), Value::Null, Value::Null, Value::Null]));
         let new = tuple([Value::UnchangedToast, Value::Null, text("t"), Value::UnchangedToast]);
         assert_eq!(
@@ -615,7 +637,7 @@ mod tests {
                 new: row([Value::UnchangedToast, text("k"), text("t")]),
             }
         );
-        match relations.event(Message::Update { relation: ROOT, old: None, new }) {
+        match relations.event(AT, Message::Update { relation: ROOT, old: None, new }) {
             Ok(Some(Event::Unfit { reason, .. })) => assert!(reason.contains("out of line"), "{reason}"),
             other => panic!("a row without a key: {other:?}"),
         }
@@ -626,7 +648,7 @@ mod tests {
         let [a, b] = LEAVES;
         let truncate = |oids: &[Oid]| {
             let mut relations = Relations::new(vec![docs(&[(a, false), (b, false)])], Lsn::ZERO);
-            relations.event(Message::Truncate { relations: oids.to_vec() })
+            relations.event(AT, Message::Truncate { relations: oids.to_vec() })
         };
         let whole = Ok(Some(Event::Truncate { tables: vec![DOCS] }));
         assert_eq!(truncate(&[ROOT]), whole);
@@ -639,15 +661,15 @@ mod tests {
     #[test]
     fn changes_of_other_tables_are_ignored_and_of_undescribed_ones_refused() {
         let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
-        assert_eq!(relations.event(usual(7, b'd')), Ok(None));
+        assert_eq!(relations.event(AT, usual(7, b'd')), Ok(None));
         let insert = |relation, width| Message::Insert {
             relation,
             new: Tuple::from_iter(std::iter::repeat_n(text("1"), width)),
         };
-        assert_eq!(relations.event(insert(7, 9)), Ok(None));
-        assert_eq!(relations.event(insert(ROOT, 4)), Err(ProtocolViolation::UnknownRelation(ROOT)));
-        assert_eq!(relations.event(usual(ROOT, b'd')), Ok(None));
+        assert_eq!(relations.event(AT, insert(7, 9)), Ok(None));
+        assert_eq!(relations.event(AT, insert(ROOT, 4)), Err(ProtocolViolation::UnknownRelation(ROOT)));
+        assert_eq!(relations.event(AT, usual(ROOT, b'd')), Ok(None));
         let wrong = ProtocolViolation::ColumnCount { oid: ROOT, expected: 4, found: 3 };
-        assert_eq!(relations.event(insert(ROOT, 3)), Err(wrong));
+        assert_eq!(relations.event(AT, insert(ROOT, 3)), Err(wrong));
     }
 }

@@ -28,7 +28,7 @@ use super::pgoutput::{self, POSTGRES_EPOCH_MICROS};
 use super::relation::{Relations, TrackedTable};
 use super::slot::{self, Slot};
 use super::{PostgresError, Result, StreamFormat};
-use crate::change::{Event, Lsn};
+use crate::change::{Event, Lsn, Skip, TableId};
 use crate::config::settings::SourceSettings;
 
 /// Prefix of the logical messages that are ours: `pg_logical_emit_message(true, 'walvec', …)`.
@@ -306,7 +306,7 @@ impl Stream {
             }
             ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
                 let final_lsn = Lsn(final_lsn.into());
-                self.relations.begin(final_lsn);
+                self.relations.begin(final_lsn, xid);
                 if self.transaction != Transaction::None {
                     return Err(self.violation("a transaction begins inside another"));
                 }
@@ -336,7 +336,7 @@ impl Stream {
                 }
                 Ok(EVENT_BYTES)
             }
-            ReplicationEvent::XLogData { data, .. } => {
+            ReplicationEvent::XLogData { wal_start, data, .. } => {
                 let weight = data.len() + EVENT_BYTES;
                 let message =
                     pgoutput::decode(data).map_err(|source| PostgresError::Decode { after: self.position, source })?;
@@ -348,7 +348,7 @@ impl Stream {
                 if let Some((table, columns)) = relation.and_then(|relation| self.relations.take_news(relation)) {
                     out.push(Event::NewColumns { table, columns });
                 }
-                match self.relations.event(message) {
+                match self.relations.event(Lsn(wal_start.into()), message) {
                     Ok(Some(event)) => out.push(event),
                     Ok(None) => {}
                     Err(violation) => return Err(self.violation(&violation.to_string())),
@@ -362,6 +362,11 @@ impl Stream {
 
     fn violation(&self, what: &str) -> PostgresError {
         PostgresError::StreamProtocol { after: self.position, what: what.to_owned() }
+    }
+
+    /// Changes of these transactions, from the next one that is read on, are in the table's copy already.
+    pub fn skip(&mut self, table: TableId, skip: Skip) {
+        self.relations.skip(table, skip);
     }
 
     /// Tells the server, within a second, that everything below `lsn` is durable here. Never goes back.

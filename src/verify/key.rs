@@ -28,6 +28,7 @@ impl KeyShape {
                 DataType::Int64 => KeyShape::Integer,
                 _ => KeyShape::Text,
             },
+            KeyPlan::Auto { .. } => KeyShape::Joined(0), // no row has such a key
         }
     }
 

@@ -3,7 +3,8 @@
 //! In: the settings, as the daemon has them. Out: a report of missing, extra and different keys with the fields that
 //! differ. Values are never shown.
 //!
-//! Holds: all mapped columns of all rows are compared, not counts and not samples; memory is constant; the daemon may run
+//! Holds: all mapped columns of all rows are compared, not counts and not samples (where entities are numbered there is nothing but
+//! counts to compare, and the report says so); memory is constant; the daemon may run
 //! and the source may be written to meanwhile: a difference is only reported when it cannot be lag (`table` says why).
 //! It is the oracle of the tests, so it shares no conversion with the write path: PostgreSQL's own output functions give
 //! the text, small parsers here read it (`compare`), and the key of an entity is made from its description (`key`).
@@ -13,6 +14,7 @@
 
 mod array;
 mod compare;
+mod count;
 mod fence;
 mod fit;
 mod json;
@@ -34,6 +36,7 @@ use crate::plan::{Plan, PlanRefusal};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::Table;
 
+use count::Count;
 use fence::{Fence, TableState};
 use source::Source;
 use table::Comparison;
@@ -108,6 +111,8 @@ pub struct TableReport {
     pub collection: String,
     pub rows_compared: u64,
     pub entities_compared: u64,
+    /// Its entities are numbered: they were counted, not compared.
+    pub counted: bool,
     /// Keys that differed at first sight.
     pub rechecked: u64,
     /// Rows without an entity.
@@ -249,22 +254,17 @@ pub async fn verify(
         if !differences.is_empty() {
             return Err(VerifyError::Unfit { table: name, collection: collection.to_owned(), differences });
         }
-        let comparison = Comparison {
-            table,
-            source: Source::new(&connection, table).await?,
-            target: Target::new(client.as_ref(), table),
-            fence: &fence,
-            options: &options,
-            stopped: stopped.is_some(),
-            report: TableReport {
-                table: name,
-                collection: collection.to_owned(),
-                stopped,
-                dead_letters,
-                ..TableReport::default()
-            },
-        };
-        report.tables.push(comparison.run(&mut progress).await?);
+        let fence = &fence;
+        let (options, is_stopped, collection) = (&options, stopped.is_some(), collection.to_owned());
+        let begun = TableReport { table: name, collection, stopped, dead_letters, ..TableReport::default() };
+        report.tables.push(if table.key.is_auto() {
+            let (source, target) = (&*connection, client.as_ref());
+            Count { table, source, target, fence, options, stopped: is_stopped, report: begun }.run().await?
+        } else {
+            let (source, target) = (Source::new(&connection, table).await?, Target::new(client.as_ref(), table));
+            let comparison = Comparison { table, source, target, fence, options, stopped: is_stopped, report: begun };
+            comparison.run(&mut progress).await?
+        });
     }
     Ok(report)
 }

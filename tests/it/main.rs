@@ -31,6 +31,7 @@
 //! dashboards       names on dashboards, in alerts and in the document exist
 #![allow(clippy::duplicate_mod)] // the same tests run over two targets: see `rest`
 
+mod auto_id;
 mod bench_server;
 mod check;
 mod dashboards;

@@ -148,7 +148,7 @@ fn line(table: &TablePlan, i: usize, field: &FieldSchema) -> Line {
         source: match column {
             Some(column) => format!("{} {}", column.name, column.type_name),
             None if table.placeholder == Some(i) => String::new(),
-            None => key_columns(table).join(", "),
+            None => key_columns(table).join(", "), // of a number: none
         },
         target,
         reason: match column {
@@ -161,7 +161,12 @@ fn line(table: &TablePlan, i: usize, field: &FieldSchema) -> Line {
 
 /// Of a field that is no column's.
 fn unmapped(table: &TablePlan, field: usize) -> String {
-    if table.placeholder == Some(field) { "the same in every entity" } else { "the key columns joined by |" }.to_owned()
+    match () {
+        () if table.placeholder == Some(field) => "the same in every entity",
+        () if table.key.is_auto() => "numbered by walvec",
+        () => "the key columns joined by |",
+    }
+    .to_owned()
 }
 
 fn key_columns(table: &TablePlan) -> Vec<&str> {
@@ -236,6 +241,7 @@ fn table_json(table: &TablePlan) -> Value {
             "columns": key_columns(table),
             "field": table.collection.fields.get(table.key.field()).map(|field| &field.name),
             "composite": matches!(table.key, KeyPlan::Composite { .. }),
+            "auto_id": table.key.is_auto(),
         },
         "fields": table.collection.fields.iter().enumerate().map(field).collect::<Vec<_>>(),
         "indexes": table.indexes.iter().map(index).collect::<Vec<_>>(),
@@ -318,7 +324,10 @@ public.pages → collection pages
         let json = render_json(&shown(&plan(), None), None);
         assert_eq!(json["version"], 1);
         let pages = &json["tables"][1];
-        assert_eq!(pages["key"], json!({ "columns": ["book", "page"], "composite": true, "field": "pk" }));
+        assert_eq!(
+            pages["key"],
+            json!({ "auto_id": false, "columns": ["book", "page"], "composite": true, "field": "pk" })
+        );
         assert_eq!(pages["fields"][1]["type"], "VARCHAR");
         assert_eq!(pages["fields"][3]["dim"], 3);
         assert_eq!(pages["indexes"][0]["metric"], "COSINE");

@@ -13,7 +13,7 @@ mod field;
 mod mapping;
 
 use crate::change::TableId;
-use crate::config::settings::{IndexSetting, OnMisfit, TableSettings};
+use crate::config::settings::{IndexSetting, OnMisfit, OnUpdateDelete, TableSettings};
 use crate::milvus::{CollectionSchema, ConsistencyLevel, DataType, FieldSchema, ServerInfo};
 use crate::postgres::catalog::Table;
 
@@ -88,6 +88,9 @@ impl<'a> Builder<'a> {
     fn build(mut self, id: TableId) -> Result<TablePlan, Vec<PlanRefusal>> {
         self.check_relation();
         let selected = self.select_columns();
+        if self.settings.auto_id {
+            self.check_auto_id(&selected);
+        }
         let collection_name = self.collection_name();
 
         let key_names = self.key_column_names(&selected);
@@ -151,6 +154,7 @@ impl<'a> Builder<'a> {
             dead_letters_max: self.settings.dead_letters_max,
             on_add_column: self.settings.on_add_column,
             on_schema_change: self.settings.on_schema_change,
+            on_update_delete: self.settings.on_update_delete,
             remarks: self.remarks,
         })
     }
@@ -187,7 +191,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Finds the primary field among the fields; for a composite key, puts one before them.
+    /// Finds the primary field among the fields; for a composite key, or none, puts one before them.
     fn key(&mut self, names: &[String], columns: &mut [ColumnPlan], fields: &mut Vec<FieldSchema>) -> Option<KeyPlan> {
         let position = |name: &String| columns.iter().position(|column| column.name == *name);
         let found: Vec<usize> = names.iter().map(position).collect::<Option<_>>()?;
@@ -203,34 +207,48 @@ impl<'a> Builder<'a> {
             }
             return Some(KeyPlan::Single { column, field: columns.get(column)?.field });
         }
-        if found.is_empty() {
+        if found.is_empty() && !self.settings.auto_id {
             return None;
         }
         let mut name = "pk".to_owned();
         while fields.iter().any(|field| field.name == name) {
             name.push('_');
         }
-        self.remarks.push(format!("field {name:?} is made from the key columns {}, joined by |", names.join(", ")));
+        let is_auto = found.is_empty();
+        self.remarks.push(match is_auto {
+            true => format!(
+                "field {name:?} is a number of walvec's own, as `auto_id = true`: INSERTs and TRUNCATEs are followed; at an UPDATE or \
+                 DELETE, which names no entity, {}",
+                match self.settings.on_update_delete {
+                    OnUpdateDelete::Stop => "the table stops",
+                    OnUpdateDelete::Ignore => "nothing happens",
+                }
+            ),
+            false => format!("field {name:?} is made from the key columns {}, joined by |", names.join(", ")),
+        });
         for column in columns.iter_mut().filter(|column| !column.is_dynamic()) {
             column.field += 1;
         }
         let primary = FieldSchema {
             name,
-            data_type: DataType::VarChar,
+            data_type: if is_auto { DataType::Int64 } else { DataType::VarChar },
             is_primary: true,
             auto_id: false,
             nullable: false,
             element_type: None,
-            max_length: Some(VARCHAR_MAX),
+            max_length: (!is_auto).then_some(VARCHAR_MAX),
             max_capacity: None,
             dim: None,
-            description: format!("{} joined by |", names.join(", ")),
+            description: match is_auto {
+                true => "numbered by walvec".into(),
+                false => format!("{} joined by |", names.join(", ")),
+            },
             default_value: None,
             is_partition_key: false,
             mmap: None,
         };
         fields.insert(0, primary);
-        Some(KeyPlan::Composite { columns: found, field: 0 })
+        Some(if is_auto { KeyPlan::Auto { field: 0 } } else { KeyPlan::Composite { columns: found, field: 0 } })
     }
 
     fn check_fields(&mut self, columns: &[ColumnPlan], fields: &[FieldSchema]) {

@@ -133,10 +133,19 @@ fn row(bytes: &mut Bytes, columns: usize) -> Result<Result<Option<Values>, Incom
     Ok(Ok(Some(values)))
 }
 
-/// The block of a ctid: four bytes of block, two of line pointer.
-pub(super) fn block_of(ctid: Option<Value>) -> Result<u32> {
-    match ctid {
-        Some(Value::Binary(mut bytes)) if bytes.len() == 6 => bytes.try_get_u32().map_err(|_| format("no ctid")),
+/// Where a version of a row is in its leaf: its ctid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tid {
+    pub block: u32,
+    /// Of the line pointer, from 1.
+    pub offset: u16,
+}
+
+/// Four bytes of block, two of line pointer.
+pub(super) fn tid_of(ctid: Option<Value>) -> Result<Tid> {
+    let Some(Value::Binary(mut bytes)) = ctid else { return Err(format("no ctid")) };
+    match (bytes.try_get_u32(), bytes.try_get_u16()) {
+        (Ok(block), Ok(offset)) if bytes.is_empty() => Ok(Tid { block, offset }),
         _ => Err(format("no ctid")),
     }
 }
@@ -218,7 +227,9 @@ mod tests {
         let mut more = one.to_vec();
         more.push(0);
         assert!(read([more.into()], 1).is_err());
-        assert!(block_of(Some(Value::Null)).is_err());
-        assert_eq!(block_of(Some(Value::Binary(Bytes::from_static(&[0, 0, 1, 2, 0, 9])))).ok(), Some(258));
+        assert!(tid_of(Some(Value::Null)).is_err());
+        let tid = |bytes: &'static [u8]| tid_of(Some(Value::Binary(Bytes::from_static(bytes)))).ok();
+        assert_eq!(tid(&[0, 0, 1, 2, 0, 9]), Some(Tid { block: 258, offset: 9 }));
+        assert_eq!((tid(&[0, 0, 1, 2, 0]), tid(&[0, 0, 1, 2, 0, 9, 0])), (None, None));
     }
 }

@@ -68,7 +68,7 @@ fn tracked(id: u32, table: &Table) -> TrackedTable {
         name: table.name.clone(),
         columns: table.columns.iter().map(column).collect(),
         others: Vec::new(),
-        skip_until: Lsn::ZERO,
+        skip: walvec::change::Skip::default(),
         key: key.iter().map(place).collect(),
         leaves: table.leaves.iter().map(leaf).collect(),
     }
@@ -170,7 +170,7 @@ fn assert_changes(found: &[Event], expected: &[(TableId, Change)]) {
 
 fn changes(events: &[Event]) -> Vec<(TableId, Change)> {
     let change = |event: &Event| match event {
-        Event::Change { table, change } => Some((*table, change.clone())),
+        Event::Change { table, change, .. } => Some((*table, change.clone())),
         _ => None,
     };
     events.iter().filter_map(change).collect()
