@@ -8,7 +8,7 @@
 //! checkpoint, sent_limit              u64
 //! clean_stop, intent                  empty, u8
 //! t 0 name                            u8 (1: copied, 2: u64 skip.until comes behind the oid, 4: sweep, 8: then its snapshot, in numbers of
-//!                                     u64: xmin, xmax, how many run, each of them), u32 oid, u32 number of leaves, their u32 oids, collection (text),
+//!                                     u64: xmin, xmax, how many run, each of them; 16: then u32 length and text of let_go), u32 oid, u32 number of leaves, their u32 oids, collection (text),
 //!                                     then, if it was written: 0, row filter (empty: none), and 0, name for each column of the key
 //! l 0 name 0 leaf                     u32 filenode, u32 number of ranges
 //! r 0 name 0 leaf page                1024 ranges at most: u32 from_block, u32 to_block (u32::MAX: open)
@@ -102,13 +102,14 @@ pub(super) struct TableRecord {
     pub row_filter: Option<String>,
     pub key: Vec<String>,
     pub skip: Skip,
+    pub let_go: Option<String>,
 }
 
 impl TableRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Skip { until, snapshot } = &self.skip;
         let skips = *until > Lsn::ZERO;
-        let flags = [self.copied, skips, self.sweep, snapshot.is_some()];
+        let flags = [self.copied, skips, self.sweep, snapshot.is_some(), self.let_go.is_some()];
         let mut bytes = vec![flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag))];
         bytes.extend(self.oid.to_be_bytes());
         if skips {
@@ -117,6 +118,10 @@ impl TableRecord {
         if let Some(Snapshot { xmin, xmax, running }) = snapshot {
             let numbers = [*xmin, *xmax, running.len() as u64].into_iter().chain(running.iter().copied());
             bytes.extend(numbers.flat_map(u64::to_be_bytes));
+        }
+        if let Some(reason) = &self.let_go {
+            bytes.extend((reason.len() as u32).to_be_bytes());
+            bytes.extend(reason.as_bytes());
         }
         bytes.extend((self.leaves.len() as u32).to_be_bytes());
         bytes.extend(self.leaves.iter().flat_map(|leaf| leaf.to_be_bytes()));
@@ -141,6 +146,12 @@ impl TableRecord {
             let running = (0..count).map(|_| take_u64(&mut rest)).collect::<Option<_>>()?;
             skip.snapshot = Some(Snapshot { xmin, xmax, running });
         }
+        let mut let_go = None;
+        if flags & 16 != 0 {
+            let (length, after) = take_u32(rest)?;
+            let (reason, after) = after.split_at_checked(length as usize)?;
+            (let_go, rest) = (Some(str::from_utf8(reason).ok()?.to_owned()), after);
+        }
         let (count, mut rest) = take_u32(rest)?;
         let mut leaves = Vec::new();
         for _ in 0..count {
@@ -153,7 +164,7 @@ impl TableRecord {
         let row_filter = texts.next().filter(|filter| !filter.is_empty());
         let key = texts.collect();
         let (copied, sweep) = (flags & 1 != 0, flags & 4 != 0);
-        (flags <= 15).then_some(TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip })
+        (flags <= 31).then_some(TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip, let_go })
     }
 }
 

@@ -100,6 +100,8 @@ pub struct TableState {
     pub sweep: bool,
     /// Where the copy was begun anew, or was made under one snapshot: it shows these transactions already.
     pub skip: Skip,
+    /// Why it stopped, if the WAL that it needs was let go: nothing but a new copy brings it back.
+    pub let_go: Option<String>,
     /// In the order they were given.
     pub leaves: Vec<LeafState>,
 }
@@ -221,7 +223,7 @@ enum Request {
 impl TableState {
     /// The state from which the table is copied again, over the collection as it is, and swept.
     pub fn anew(self) -> TableState {
-        TableState { copied: false, sweep: true, leaves: Vec::new(), ..self }
+        TableState { copied: false, sweep: true, let_go: None, leaves: Vec::new(), ..self }
     }
 
     /// A new copy was asked for, and not begun.

@@ -34,6 +34,7 @@ fn table(leaves: Vec<LeafState>) -> TableState {
         copied: false,
         sweep: false,
         skip: Skip { until: Lsn(9), snapshot: Some(snapshot()) },
+        let_go: Some("key 7: \0 too long".into()),
         leaves,
     }
 }

@@ -52,6 +52,7 @@ struct TableInfo {
     copied: bool,
     sweep: bool,
     skip: Skip,
+    let_go: Option<String>,
 }
 
 impl Writer {
@@ -210,9 +211,9 @@ impl Writer {
             }
             Operation::PutTable { name, table } => {
                 self.remove_leaves(&name, known, writes)?;
-                let TableState { oid, collection, row_filter, key, copied, sweep, skip, leaves } = table;
+                let TableState { oid, collection, row_filter, key, copied, sweep, skip, let_go, leaves } = table;
                 let oids = leaves.iter().map(|leaf| leaf.oid).collect();
-                let info = TableInfo { oid, collection, row_filter, key, copied, sweep, skip, leaves: oids };
+                let info = TableInfo { oid, collection, row_filter, key, copied, sweep, skip, let_go, leaves: oids };
                 known.tables.insert(name.clone(), (info, BTreeMap::new()));
                 for leaf in leaves {
                     put_leaf(&name, leaf, known, writes)?;
@@ -358,9 +359,11 @@ impl Writer {
             let name = name.ok_or_else(|| damaged("a table's name"))?;
             let record = TableRecord::decode(&value).ok_or_else(|| damaged("a table's record"))?;
             let leaves = record.leaves.iter().map(|&leaf| self.read_leaf(name, leaf)).collect::<Result<_, _>>()?;
-            let TableRecord { oid, copied, sweep, collection, row_filter, key, skip, .. } = record;
-            tables
-                .insert(name.to_owned(), TableState { oid, collection, row_filter, key, copied, sweep, skip, leaves });
+            let TableRecord { oid, copied, sweep, collection, row_filter, key, skip, let_go, .. } = record;
+            tables.insert(
+                name.to_owned(),
+                TableState { oid, collection, row_filter, key, copied, sweep, skip, let_go, leaves },
+            );
         }
         let mut letters: BTreeMap<String, TableLetters> = BTreeMap::new();
         for entry in self.database.scan_prefix(b"x\0") {
@@ -397,8 +400,8 @@ impl Writer {
 
 fn put_table_record(name: &str, known: &Known, writes: &mut Writes) {
     let Some((info, _)) = known.tables.get(name) else { return };
-    let TableInfo { oid, copied, sweep, leaves, collection, row_filter, key, skip } = info.clone();
-    let record = TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip };
+    let TableInfo { oid, copied, sweep, leaves, collection, row_filter, key, skip, let_go } = info.clone();
+    let record = TableRecord { oid, copied, sweep, leaves, collection, row_filter, key, skip, let_go };
     writes.put(codec::table_key(name), record.encode());
 }
 
@@ -447,9 +450,12 @@ impl Known {
             let counts = table.leaves.iter().map(|leaf| (leaf.oid, leaf.ranges.len() as u32)).collect();
             let leaves = table.leaves.iter().map(|leaf| leaf.oid).collect();
             let TableState { oid, copied, sweep, .. } = *table;
-            let skip = table.skip.clone();
+            let (skip, let_go) = (table.skip.clone(), table.let_go.clone());
             let (collection, row_filter, key) = (table.collection.clone(), table.row_filter.clone(), table.key.clone());
-            (name.clone(), (TableInfo { oid, collection, row_filter, key, leaves, copied, sweep, skip }, counts))
+            (
+                name.clone(),
+                (TableInfo { oid, collection, row_filter, key, leaves, copied, sweep, skip, let_go }, counts),
+            )
         });
         Known { source: saved.source, tables: tables.collect() }
     }

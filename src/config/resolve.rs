@@ -460,6 +460,8 @@ impl Resolver<'_> {
         let on_add_column = self.word(&table.on_add_column, "table.on_add_column", &words);
         let words = [("stop", OnSchemaChange::Stop), ("resync", OnSchemaChange::Resync)];
         let on_schema_change = self.word(&table.on_schema_change, "table.on_schema_change", &words);
+        let on_stop =
+            self.word(&table.on_stop, "table.on_stop", &[("hold", OnStop::Hold), ("release", OnStop::Release)]);
         let words = [("stop", OnUpdateDelete::Stop), ("ignore", OnUpdateDelete::Ignore)];
         let on_update_delete = self.word(&table.on_update_delete, "table.on_update_delete", &words);
         let levels = ["Strong", "Session", "Bounded", "Eventually"].map(|level| (level, level));
@@ -495,6 +497,7 @@ impl Resolver<'_> {
             dead_letters_max: self.count(&table.dead_letters_max, "table.dead_letters_max", 0, 1_000_000) as usize,
             on_add_column: on_add_column.unwrap_or_default(),
             on_schema_change: on_schema_change.unwrap_or_default(),
+            on_stop: on_stop.unwrap_or_default(),
             num_shards,
             partition_key: table.partition_key,
             num_partitions,

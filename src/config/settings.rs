@@ -261,6 +261,16 @@ pub enum OnSchemaChange {
     Resync,
 }
 
+/// What becomes of the WAL that a stopped table still needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStop {
+    /// PostgreSQL keeps it: once the row or the mapping is mended, a restart goes on where the table stopped.
+    #[default]
+    Hold,
+    /// It is let go, for the sake of the source's disk and of the other tables: `walvec resync` brings the table back.
+    Release,
+}
+
 /// What happens at an UPDATE or DELETE of a table whose entities are numbered: nobody knows which of them it concerns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUpdateDelete {
@@ -331,6 +341,7 @@ pub struct TableSettings {
     pub dead_letters_max: usize,
     pub on_add_column: OnAddColumn,
     pub on_schema_change: OnSchemaChange,
+    pub on_stop: OnStop,
     pub num_shards: Option<u32>,
     /// Column whose field is the partition key.
     pub partition_key: Option<String>,

@@ -251,6 +251,10 @@ pub struct Table {
     /// made anew and copied into again. Default stop.
     #[serde(default = "default_on_schema_change")]
     pub on_schema_change: Spanned<String>,
+    /// A table that stopped. `hold`: the WAL that it needs is kept, a restart goes on with it. `release`: it is let go, and
+    /// `walvec resync` brings the table back. Default hold.
+    #[serde(default = "default_on_stop")]
+    pub on_stop: Spanned<String>,
     /// Shards of a collection that is to be created, 1 to 64. Default: the server's.
     pub num_shards: Option<Spanned<u32>>,
     /// Column whose field is the partition key: an integer (as INT64) or a text (as VARCHAR), never NULL, not the whole primary
@@ -456,6 +460,10 @@ fn default_on_add_column() -> Spanned<String> {
     unplaced("ignore".into())
 }
 
+fn default_on_stop() -> Spanned<String> {
+    unplaced("hold".into())
+}
+
 fn default_on_update_delete() -> Spanned<String> {
     unplaced("stop".into())
 }
@@ -581,6 +589,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "dead_letters_max",
             "on_add_column",
             "on_schema_change",
+            "on_stop",
             "num_shards",
             "partition_key",
             "num_partitions",

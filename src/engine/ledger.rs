@@ -5,7 +5,8 @@
 //!
 //! Holds: progress never goes back and is always a commit's end or a keepalive's position: an LSN inside a
 //! transaction is no place to start again from. A transaction that only merged into older pending entries is not held
-//! itself; the older ones keep progress below both.
+//! itself; the older ones keep progress below both. Once something is held for good, what begins behind it is not kept:
+//! a table that stopped may stay so for weeks.
 
 use std::collections::VecDeque;
 
@@ -14,6 +15,9 @@ use crate::change::Lsn;
 /// A transaction's place in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seq(u64);
+
+/// Of transactions behind one that is held for good.
+const BEYOND: Seq = Seq(u64::MAX);
 
 struct Transaction {
     /// `None` while it is open.
@@ -26,11 +30,13 @@ pub(super) struct Ledger {
     /// `Seq` of the first of them.
     first: u64,
     progress: Lsn,
+    /// The last of them, or an earlier one, is held for good.
+    held_for_good: bool,
 }
 
 impl Ledger {
     pub(super) fn new(checkpoint: Lsn) -> Ledger {
-        Ledger { transactions: VecDeque::new(), first: 0, progress: checkpoint }
+        Ledger { transactions: VecDeque::new(), first: 0, progress: checkpoint, held_for_good: false }
     }
 
     pub(super) fn progress(&self) -> Lsn {
@@ -38,17 +44,25 @@ impl Ledger {
     }
 
     pub(super) fn begin(&mut self) -> Seq {
+        if self.held_for_good {
+            return BEYOND;
+        }
         self.transactions.push_back(Transaction { end_lsn: None, holds: 0 });
         Seq(self.first + self.transactions.len() as u64 - 1)
     }
 
     pub(super) fn commit(&mut self, seq: Seq, end_lsn: Lsn) {
-        self.transaction(seq).end_lsn = Some(end_lsn);
-        self.advance();
+        if seq != BEYOND {
+            self.transaction(seq).end_lsn = Some(end_lsn);
+            self.advance();
+        }
     }
 
     /// Everything up to here has been dispatched, and nothing of it is ours beyond what is in the ledger.
     pub(super) fn keepalive(&mut self, wal_end: Lsn) {
+        if self.held_for_good {
+            return;
+        }
         match self.transactions.back_mut() {
             None => self.progress = self.progress.max(wal_end),
             Some(last) => last.end_lsn = last.end_lsn.map(|end| end.max(wal_end)),
@@ -57,10 +71,15 @@ impl Ledger {
 
     /// One more thing must be done before this transaction is.
     pub(super) fn hold(&mut self, seq: Seq) {
-        self.transaction(seq).holds += 1;
+        if seq != BEYOND {
+            self.transaction(seq).holds += 1;
+        }
     }
 
     pub(super) fn release(&mut self, seq: Seq) {
+        if seq == BEYOND {
+            return;
+        }
         let transaction = self.transaction(seq);
         assert!(transaction.holds > 0, "a transaction is released as often as it is held");
         transaction.holds -= 1;
@@ -73,6 +92,7 @@ impl Ledger {
             Some(seq) => self.hold(seq),
             None => self.transactions.push_back(Transaction { end_lsn: Some(Lsn::ZERO), holds: 1 }),
         }
+        self.held_for_good = true;
     }
 
     fn transaction(&mut self, seq: Seq) -> &mut Transaction {
@@ -134,5 +154,26 @@ mod tests {
         ledger.commit(a, Lsn(20));
         ledger.keepalive(Lsn(25));
         assert_eq!(ledger.progress(), Lsn(12));
+    }
+
+    #[test]
+    fn what_begins_behind_it_takes_no_memory() {
+        let mut ledger = Ledger::new(Lsn(10));
+        let before = ledger.begin();
+        ledger.hold(before);
+        ledger.commit(before, Lsn(20));
+        let stopped = ledger.begin();
+        ledger.hold_from_here(Some(stopped));
+        for lsn in 30..10_000 {
+            let seq = ledger.begin();
+            ledger.hold(seq);
+            ledger.commit(seq, Lsn(lsn));
+            ledger.release(seq);
+        }
+        assert_eq!(ledger.transactions.len(), 2);
+        ledger.hold_from_here(None);
+        ledger.commit(stopped, Lsn(25));
+        ledger.release(before);
+        assert_eq!(ledger.progress(), Lsn(20), "what was before still counts");
     }
 }

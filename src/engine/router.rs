@@ -109,6 +109,11 @@ impl Engine {
         self.stop(table, None, Refusal { field: None, reason, dead_letter: false });
     }
 
+    /// The table was let go: it takes no changes, and progress does not wait for it. Before the first event.
+    pub fn leave_out(&mut self, table: TableId, reason: String) {
+        self.table_mut(table).stopped = Some(reason);
+    }
+
     pub(super) fn note_dispatched(&mut self, xid: u32) {
         if !self.flaw_half_dispatched() {
             self.dispatched.note(xid);

@@ -20,7 +20,7 @@ use super::{Process, RunError, startup};
 /// What is to be done about a table that was copied before.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// It does not fit, for this reason: it stops.
+    /// It does not fit, for this reason, or has stopped before and was let go: it stops.
     Stop(String),
     /// Its collection gets these fields first. `backfill`: rows of before may have values in them.
     AddFields { fields: Vec<FieldSchema>, backfill: bool },
@@ -43,6 +43,10 @@ pub(super) async fn steps(process: &Process, catalog: &mut Catalog, server: &Ser
             OnSchemaChange::Resync if plannable => Step::Resync(reason),
             OnSchemaChange::Resync | OnSchemaChange::Stop => Step::Stop(reason),
         };
+        if let Some(reason) = &saved.let_go {
+            steps.insert(name, Step::Stop(reason.clone()));
+            continue;
+        }
         if let Some(reason) = process.unfit.get(&name).filter(|_| plannable) {
             // The stream found it, and nothing but a new copy leads behind that place in the stream.
             steps.insert(name, Step::Resync(reason.clone()));

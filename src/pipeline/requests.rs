@@ -577,6 +577,7 @@ mod tests {
             on_add_column: Default::default(),
             on_schema_change: Default::default(),
             on_update_delete: Default::default(),
+            on_stop: Default::default(),
             id: TableId(0),
             oid: 1,
             schema: "public".to_owned(),

@@ -26,7 +26,7 @@ use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::commands::{Command, Taken, Wish};
 use crate::config::Settings;
-use crate::config::settings::{OnAddColumn, OnSchemaChange};
+use crate::config::settings::{OnAddColumn, OnSchemaChange, OnStop};
 use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId, Visibility};
 use crate::letters::Letter;
 use crate::metrics::TablePhase;
@@ -82,6 +82,10 @@ pub(super) enum Written {
     LeafReplaced {
         table: TableId,
         leaf: LeafState,
+    },
+    LetGo {
+        table: TableId,
+        state: TableState,
     },
     AskedAnew {
         table: TableId,
@@ -156,8 +160,7 @@ pub(super) struct Begin {
     pub(super) engine: Engine,
     pub(super) stream: postgres::stream::Stream,
     pub(super) tables: BTreeMap<TableId, TableState>,
-    /// Tables that take no change at all, each with the reason.
-    pub(super) stopped: Vec<(TableId, String)>,
+    pub(super) stopped: Vec<super::startup::Stopped>,
     pub(super) checkpoint: Lsn,
     pub(super) server_lsn: Lsn,
     pub(super) flush_probe: postgres::probe::Probe,
@@ -191,7 +194,7 @@ impl Session {
         let mut copy = Copy::new();
         let is_auto = |table: TableId| context.plan.table(table).key.is_auto();
         for (table, state) in &begin.tables {
-            if !state.copied {
+            if !state.copied && state.let_go.is_none() {
                 copy.add_table(*table, state, is_auto(*table));
             }
         }
@@ -205,8 +208,11 @@ impl Session {
             helpers.spawn(super::held::read(held, Arc::clone(&context.plan), copy_say.clone()));
         }
         let mut engine = begin.engine;
-        for (table, reason) in begin.stopped {
-            engine.stop_table(table, reason);
+        for super::startup::Stopped { table, reason, let_go } in begin.stopped {
+            match let_go {
+                true => engine.leave_out(table, reason),
+                false => engine.stop_table(table, reason),
+            }
         }
         Session {
             engine,
@@ -445,8 +451,16 @@ impl Session {
                     self.copy.forget(table, None);
                     self.context.target.collections[table.0 as usize].metrics.phase(TablePhase::Stopped);
                     let key = key.map(|key| key.to_string());
-                    tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping and restart, or `walvec resync` it; \
-                        until then its changes are kept in the WAL of the slot");
+                    match self.context.plan.table(table).on_stop {
+                        OnStop::Hold => {
+                            tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping and restart, or \
+                                `walvec resync` it; until then its changes are kept in the WAL of the slot");
+                        }
+                        OnStop::Release => {
+                            tracing::error!(table = %self.name(table), key, %refusal, "table stopped: mend the row or the mapping, and `walvec resync` it");
+                            self.let_go(table);
+                        }
+                    }
                 }
             }
         }
@@ -467,6 +481,22 @@ impl Session {
             }
             Err(fatal) => self.stop_table_or_run(fatal),
         }
+    }
+
+    /// A table that stopped no longer keeps the slot: that is written down, and the next session leaves it out.
+    pub(super) fn let_go(&mut self, table: TableId) {
+        let name = self.name(table);
+        let reason = self.engine.table(table).stopped;
+        let (Some(reason), Some(mut state)) = (reason, self.tables.get(&table).cloned()) else { return };
+        if state.let_go.is_some() || !self.asked_anew.insert(table) {
+            return; // nothing of its copy may be written behind that
+        }
+        state.let_go = Some(super::startup::let_go_sentence(&name, &reason));
+        let store = self.context.store.clone();
+        self.push_write(async move {
+            store.put_table(&name, state.clone()).await?;
+            Ok(Written::LetGo { table, state })
+        });
     }
 
     /// A collection that is gone or changed stops its table; a target that does not let us in stops the daemon.
@@ -727,6 +757,10 @@ impl Session {
                 self.engine.copy_finished(table);
                 self.awaits_horizon = true;
                 tracing::info!(table = %self.name(table), "copy finished");
+            }
+            Written::LetGo { table, state } => {
+                self.tables.insert(table, state);
+                self.changed = Some(format!("{} stopped, and the WAL that it needs is let go", self.name(table)));
             }
             Written::AskedAnew { table, state, answer } => {
                 let name = self.name(table);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::change::{Lsn, Oid, Skip, TableId};
 use crate::checkpoint::{BlockRange, LeafState, SlotIntent, TableState};
+use crate::config::settings::OnStop;
 use crate::config::{Settings, Transport};
 use crate::engine::{Engine, EngineSettings, Start, TableStart};
 use crate::milvus::ServerInfo;
@@ -286,16 +287,17 @@ async fn plan_copy(
     keeps_removed: &[bool],
     (steps, planned_at): (&Steps, Lsn),
     sql: &Connection,
-) -> Result<(BTreeMap<TableId, TableState>, Vec<(TableId, String)>), RunError> {
+) -> Result<(BTreeMap<TableId, TableState>, Vec<Stopped>), RunError> {
     let mut states = BTreeMap::new();
     let mut stopped = Vec::new();
     for ((table, found), keeps_removed) in plan.tables.iter().zip(tables).zip(keeps_removed) {
         let name = table.qualified_name();
         let key = table.key_names();
         let saved = process.tables.get(&name);
-        if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved) {
-            stopped.push((table.id, reason.clone()));
-            states.insert(table.id, saved.clone());
+        if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved.cloned()) {
+            let (stop, state) = stop(process, table, saved, reason.clone()).await?;
+            stopped.push(stop);
+            states.insert(table.id, state);
             continue;
         }
         if let Some(saved) = saved {
@@ -309,8 +311,9 @@ async fn plan_copy(
                  `partition_removed = \"keep\"` to leave them there, or `walvec resync {name}` to remove them",
                 saved.collection
             );
-            stopped.push((table.id, reason));
-            states.insert(table.id, saved.clone());
+            let (stop, state) = stop(process, table, saved.clone(), reason).await?;
+            stopped.push(stop);
+            states.insert(table.id, state);
             continue;
         }
         let asked_anew = saved.is_some_and(TableState::is_asked_anew);
@@ -355,6 +358,7 @@ async fn plan_copy(
                 _ if asked_anew => Skip { until: planned_at, snapshot: None },
                 _ => saved.map(|saved| saved.skip.clone()).unwrap_or_default(),
             },
+            let_go: None,
             leaves,
         };
         if saved != Some(&state) {
@@ -364,6 +368,39 @@ async fn plan_copy(
         states.insert(table.id, state);
     }
     Ok((states, stopped))
+}
+
+/// A table that takes no change in this session.
+pub(super) struct Stopped {
+    pub(super) table: TableId,
+    pub(super) reason: String,
+    /// The WAL that it needs was let go: progress does not wait for it.
+    pub(super) let_go: bool,
+}
+
+/// What a table that stops at once is told to the session as, and the state that it has then.
+async fn stop(
+    process: &mut Process,
+    table: &TablePlan,
+    mut state: TableState,
+    reason: String,
+) -> Result<(Stopped, TableState), RunError> {
+    let name = table.qualified_name();
+    if table.on_stop == OnStop::Release && state.let_go.is_none() {
+        state.let_go = Some(let_go_sentence(&name, &reason));
+        process.store.put_table(&name, state.clone()).await?;
+        process.tables.insert(name, state.clone());
+    }
+    let let_go = state.let_go.is_some();
+    let reason = state.let_go.clone().unwrap_or(reason);
+    Ok((Stopped { table: table.id, reason, let_go }, state))
+}
+
+/// What the state and everybody is told of a table whose WAL is let go.
+pub(super) fn let_go_sentence(name: &str, reason: &str) -> String {
+    format!(
+        "{reason}; what happened to it since was let go, so that the slot can go on: `walvec resync {name}` copies it again"
+    )
 }
 
 /// Is the table still the one that the state is about?

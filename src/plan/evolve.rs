@@ -151,6 +151,7 @@ pub fn placeholder(id: TableId, oid: Oid, table: &Table, settings: &TableSetting
         }],
         key: KeyPlan::Single { column: 0, field: 0 },
         on_update_delete: settings.on_update_delete,
+        on_stop: settings.on_stop,
         collection: CollectionSchema {
             name: collection.to_owned(),
             description: String::new(),

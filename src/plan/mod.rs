@@ -14,7 +14,7 @@ mod rows;
 pub mod types;
 
 use crate::change::{Oid, TableId};
-use crate::config::settings::{Encoding, OnAddColumn, OnMisfit, OnSchemaChange, OnUpdateDelete};
+use crate::config::settings::{Encoding, OnAddColumn, OnMisfit, OnSchemaChange, OnStop, OnUpdateDelete};
 use crate::milvus::{CollectionSchema, IndexSpec};
 
 pub use build::{PlanRefusal, build};
@@ -71,6 +71,7 @@ pub struct TablePlan {
     pub on_add_column: OnAddColumn,
     pub on_schema_change: OnSchemaChange,
     pub on_update_delete: OnUpdateDelete,
+    pub on_stop: OnStop,
     /// What the reader of `walvec plan` should know.
     pub remarks: Vec<String>,
 }

@@ -63,6 +63,65 @@ async fn a_table_that_stopped_is_brought_back_while_the_others_go_on() {
     scene.converged(&mut daemon).await;
 }
 
+/// What a stopped table needs of the WAL is let go: while it runs, and when it cannot even start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_lets_go_keeps_neither_the_slot_nor_the_others() {
+    let mut scene = Scene::shared(18).await;
+    let lets_go = scene.documents(600).await;
+    scene.set_lines(&lets_go, "on_stop = \"release\"\n[table.fields.title]\nmax_length = 12");
+    let other = scene.documents(8).await;
+    scene.insert(&lets_go, 1, 100, 600).await;
+    let mut daemon = scene.started().await;
+    let let_go = format!("let go, so that the slot can go on: `walvec resync public.{lets_go}`");
+    let told = |status: &serde_json::Value| {
+        let phase = |name: &str| {
+            let tables = status["tables"].as_array().into_iter().flatten();
+            tables.filter(|table| table["name"] == format!("public.{name}")).map(|table| table["phase"].clone()).next()
+        };
+        status["tables"].to_string().contains(&let_go)
+            && phase(&lets_go).is_some_and(|phase| phase == "stopped")
+            && phase(&other).is_some_and(|phase| phase == "following")
+    };
+    scene.sql(&format!("update {lets_go} set title = 'much longer than twelve' where id = 7")).await;
+    daemon.status("it is let go, and the other follows", PATIENCE, told).await;
+    scene
+        .sql(&format!(
+            "delete from {lets_go} where id > 50; update {lets_go} set id = id + 5000 where id < 3; {}",
+            insert(&other, 1, 9, 8)
+        ))
+        .await;
+    scene.caught_up(&mut daemon).await;
+    assert_eq!((scene.count(&lets_go).await, scene.count(&other).await), (100, 9), "nothing of it is carried out");
+    daemon.kill();
+    daemon.restart();
+    daemon.status("that is remembered", PATIENCE, told).await;
+    scene.insert(&other, 10, 12, 8).await;
+    scene.caught_up(&mut daemon).await;
+    scene.sql(&format!("update {lets_go} set title = 'short' where id = 7")).await;
+    let (code, said) = resync(&daemon, &lets_go);
+    assert_eq!(code, 0, "{said}");
+    daemon.ready(PATIENCE).await;
+    scene.converged(&mut daemon).await;
+    assert_eq!(scene.count(&lets_go).await, 50);
+    // And it follows from there on, until it no longer fits when walvec starts.
+    scene.sql(&format!("update {lets_go} set n = n + 1 where id < 20")).await;
+    scene.converged(&mut daemon).await;
+    daemon.terminate(PATIENCE).await;
+    scene
+        .sql(&format!(
+            "alter table {lets_go} alter n type text; update {lets_go} set n = 'x' where id = 20; {}",
+            insert(&other, 20, 21, 8)
+        ))
+        .await;
+    daemon.restart();
+    daemon.status("it is let go again", PATIENCE, told).await;
+    scene.caught_up(&mut daemon).await;
+    let (code, said) = resync(&daemon, &lets_go);
+    assert_eq!(code, 0, "{said}");
+    daemon.ready(PATIENCE).await;
+    scene.converged(&mut daemon).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn entities_without_a_row_are_swept_beside_writers_and_kills() {
     for major in [16, 18] {

@@ -155,6 +155,7 @@ impl<'a> Builder<'a> {
             on_add_column: self.settings.on_add_column,
             on_schema_change: self.settings.on_schema_change,
             on_update_delete: self.settings.on_update_delete,
+            on_stop: self.settings.on_stop,
             remarks: self.remarks,
         })
     }
