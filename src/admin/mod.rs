@@ -39,7 +39,9 @@ use crate::letters::Letters;
 use crate::metrics::Metrics;
 
 pub use page::bytes_for_people;
-pub use status::{IndexStatus, LastError, Phase, SourceStatus, State, Status, TableStatus, TargetState, TargetStatus};
+pub use status::{
+    GuardState, IndexStatus, LastError, Phase, SourceStatus, State, Status, TableStatus, TargetState, TargetStatus,
+};
 pub use token::Token;
 
 #[derive(Debug, thiserror::Error)]

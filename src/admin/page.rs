@@ -38,6 +38,7 @@ pub(super) fn render(status: &Status) -> String {
         ("confirmed", text(&source.confirmed_lsn)),
         ("retained WAL", source.retained_wal_bytes.map_or_else(unknown, bytes_for_people)),
         ("WAL status of the slot", text(&source.wal_status)),
+        ("slot guard", source.guard.label().to_owned()),
         ("source", format!("slot {}, PostgreSQL {}", source.slot, source.server_version)),
         ("target", format!("{} {}", status.target.url, status.target.version)),
         ("up", format!("{:.0} s", status.uptime_seconds)),

@@ -60,6 +60,30 @@ pub struct SourceStatus {
     pub retained_wal_bytes: Option<u64>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
+    pub guard: GuardState,
+}
+
+/// What the slot guard does about the WAL that PostgreSQL keeps for the slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardState {
+    #[default]
+    Ok,
+    /// More than `guard.warn_bytes`.
+    Warned,
+    /// More than `guard.pause_copy_bytes`: no chunk of a copy is begun.
+    CopyPaused,
+}
+
+impl GuardState {
+    /// As in JSON and in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            GuardState::Ok => "ok",
+            GuardState::Warned => "warned",
+            GuardState::CopyPaused => "copy_paused",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -77,6 +77,7 @@ pub(super) fn exit(error: &RunError) -> Exit {
         | RunError::WalLevel { .. }
         | RunError::SynchronousStandby { .. }
         | RunError::NoSlot { .. }
+        | RunError::SlotGivenUp { .. }
         | RunError::Gate(_) => Exit::Source,
         RunError::NoSuchTable { .. } | RunError::NoTables | RunError::Plan(_) => Exit::Tables,
         RunError::LeftPublication { .. } | RunError::FilterChanged { .. } => Exit::Source,

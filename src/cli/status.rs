@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::admin::{Phase, Status, TargetState, bytes_for_people};
+use crate::admin::{GuardState, Phase, Status, TargetState, bytes_for_people};
 use crate::config;
 
 use super::{Exit, Failure, Global};
@@ -118,7 +118,12 @@ pub fn render(status: &Status) -> String {
     }
     let retained = source.retained_wal_bytes.map_or_else(unknown, bytes_for_people);
     let wal_status = source.wal_status.as_deref().unwrap_or("-");
-    push(&mut out, format_args!("  slot          {}: {retained} of WAL retained, {wal_status}", source.slot));
+    let guard = match source.guard {
+        GuardState::Ok => "",
+        GuardState::Warned => ", more than guard.warn_bytes",
+        GuardState::CopyPaused => ", copies are paused",
+    };
+    push(&mut out, format_args!("  slot          {}: {retained} of WAL retained, {wal_status}{guard}", source.slot));
     push(&mut out, format_args!("  target        {} {}", status.target.url, status.target.version));
     match status.target.state {
         TargetState::Ok => {}

@@ -28,6 +28,7 @@ pub(super) fn resolve(config: Config, text: &str, environment: &Environment) -> 
     let mut resolver = Resolver { text, environment, problems: Vec::new(), warnings: Vec::new() };
     let source = resolver.source(config.source);
     let target = resolver.target(config.target);
+    let guard = resolver.guard(&config.guard);
     let admin = resolver.admin(&config.admin);
     let pipeline = resolver.pipeline(&config.pipeline);
     let log = resolver.log(config.log);
@@ -36,7 +37,7 @@ pub(super) fn resolve(config: Config, text: &str, environment: &Environment) -> 
     let Resolver { problems, warnings, .. } = resolver;
     match (source, target) {
         (Some(source), Some(target)) if problems.is_empty() => {
-            Ok(Loaded { settings: Settings { source, target, state, admin, pipeline, log, tables }, warnings })
+            Ok(Loaded { settings: Settings { source, target, state, guard, admin, pipeline, log, tables }, warnings })
         }
         _ => Err(problems),
     }
@@ -239,6 +240,10 @@ impl Resolver<'_> {
             self.duration(&source.slot_lock_timeout, "source.slot_lock_timeout", SECOND, 1440 * MINUTE);
         let wal_sender_timeout =
             self.duration(&source.wal_sender_timeout, "source.wal_sender_timeout", SECOND, 60 * MINUTE);
+        let heartbeat_interval = source
+            .heartbeat_interval
+            .as_ref()
+            .map(|interval| self.duration(interval, "source.heartbeat_interval", SECOND, 60 * MINUTE));
         Some(SourceSettings {
             host,
             port,
@@ -257,6 +262,7 @@ impl Resolver<'_> {
             failover: source.failover,
             slot_lock_timeout,
             wal_sender_timeout,
+            heartbeat_interval,
         })
     }
 
@@ -312,6 +318,25 @@ impl Resolver<'_> {
             self.problem(None, "state.path", "is empty; give a directory on a local disk");
         }
         StateSettings { path: PathBuf::from(&state.path) }
+    }
+
+    fn guard(&mut self, guard: &written::Guard) -> GuardSettings {
+        let mut size = |value: &Spanned<ByteSize>, key: &str| self.size(value, key, MIB, MIB * GIB);
+        let warn_bytes = size(&guard.warn_bytes, "guard.warn_bytes");
+        let pause_copy_bytes = size(&guard.pause_copy_bytes, "guard.pause_copy_bytes");
+        let release_stopped_bytes =
+            guard.release_stopped_bytes.as_ref().map(|bytes| size(bytes, "guard.release_stopped_bytes"));
+        let give_up_bytes = guard.give_up_bytes.as_ref().map(|bytes| size(bytes, "guard.give_up_bytes"));
+        if let (Some(typed), Some(limit)) = (&guard.give_up_bytes, give_up_bytes)
+            && limit < warn_bytes.max(pause_copy_bytes).max(release_stopped_bytes.unwrap_or(0))
+        {
+            self.at(
+                typed,
+                "guard.give_up_bytes",
+                "is the last step, so it must be the largest of the sizes in [guard]",
+            );
+        }
+        GuardSettings { warn_bytes, pause_copy_bytes, release_stopped_bytes, give_up_bytes }
     }
 
     fn admin(&mut self, admin: &written::Admin) -> AdminSettings {

@@ -12,6 +12,7 @@ pub struct Settings {
     pub source: SourceSettings,
     pub target: TargetSettings,
     pub state: StateSettings,
+    pub guard: GuardSettings,
     pub admin: AdminSettings,
     pub pipeline: PipelineSettings,
     pub log: LogSettings,
@@ -75,6 +76,8 @@ pub struct SourceSettings {
     pub slot_lock_timeout: Duration,
     /// `wal_sender_timeout` of our session: a silent stream is given up after it.
     pub wal_sender_timeout: Duration,
+    /// How often a logical message is written, to see how long it takes to the target and back; `None`: never.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +151,19 @@ impl TargetSettings {
 #[derive(Clone, Debug)]
 pub struct StateSettings {
     pub path: PathBuf,
+}
+
+/// WAL retained for the slot, in bytes, from which on something is done about it.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardSettings {
+    /// It is told.
+    pub warn_bytes: u64,
+    /// No chunk of a copy is begun: the stream gets all that the target takes.
+    pub pause_copy_bytes: u64,
+    /// Tables that stopped let go of the slot, whatever their `on_stop`.
+    pub release_stopped_bytes: Option<u64>,
+    /// The slot is dropped, for the sake of the source's disk.
+    pub give_up_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

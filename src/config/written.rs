@@ -22,6 +22,8 @@ pub struct Config {
     #[serde(default)]
     pub state: State,
     #[serde(default)]
+    pub guard: Guard,
+    #[serde(default)]
     pub admin: Admin,
     #[serde(default)]
     pub pipeline: Pipeline,
@@ -73,6 +75,9 @@ pub struct Source {
     /// are so large that one takes longer to transfer.
     #[serde(default = "default_wal_sender_timeout")]
     pub wal_sender_timeout: Spanned<HumanDuration>,
+    /// Write a logical message so often, and measure how long it takes until the target has all that was before it. 1 s to
+    /// 1 h. Default: never. Each is about 100 bytes of WAL, and keeps `archive_timeout` from sparing an idle server.
+    pub heartbeat_interval: Option<Spanned<HumanDuration>>,
 }
 
 /// Where rows go: Milvus 2.3 or newer, Milvus Lite or Zilliz Cloud.
@@ -125,6 +130,22 @@ pub struct State {
     /// A directory of our own on a local disk. Losing it means copying again. Default `/var/lib/walvec`.
     #[serde(default = "default_state_path")]
     pub path: String,
+}
+
+/// What is done as PostgreSQL keeps more and more WAL for the slot, by bytes retained. 1 MiB to 1 PiB each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// It is told: log, `/status`, metrics. Default 10GiB; also when half of `max_slot_wal_keep_size` is used.
+    #[serde(default = "default_warn_bytes")]
+    pub warn_bytes: Spanned<ByteSize>,
+    /// No chunk of a copy is begun until it is less. Default 20GiB; also when three quarters of `max_slot_wal_keep_size` are used.
+    #[serde(default = "default_pause_copy_bytes")]
+    pub pause_copy_bytes: Spanned<ByteSize>,
+    /// Tables that stopped let go of the slot, as with their `on_stop = "release"`. Default: never.
+    pub release_stopped_bytes: Option<Spanned<ByteSize>>,
+    /// The slot is dropped and walvec ends: the source is saved, and everything is to be copied anew. Default: never.
+    pub give_up_bytes: Option<Spanned<ByteSize>>,
 }
 
 /// The HTTP server for people and monitors: `/metrics`, `/livez`, `/readyz`, `/status`. It has no log-in.
@@ -460,6 +481,14 @@ fn default_on_add_column() -> Spanned<String> {
     unplaced("ignore".into())
 }
 
+fn default_warn_bytes() -> Spanned<ByteSize> {
+    unplaced(ByteSize(10 << 30))
+}
+
+fn default_pause_copy_bytes() -> Spanned<ByteSize> {
+    unplaced(ByteSize(20 << 30))
+}
+
 fn default_on_stop() -> Spanned<String> {
     unplaced("hold".into())
 }
@@ -501,6 +530,17 @@ impl Default for Pipeline {
     }
 }
 
+impl Default for Guard {
+    fn default() -> Guard {
+        Guard {
+            warn_bytes: default_warn_bytes(),
+            pause_copy_bytes: default_pause_copy_bytes(),
+            release_stopped_bytes: None,
+            give_up_bytes: None,
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Log {
         Log { format: default_log_format(), filter: default_log_filter() }
@@ -510,7 +550,7 @@ impl Default for Log {
 /// Keys of the file by table, for suggestions and for the test that `config/walvec.toml` shows every one.
 /// A test below holds it against the structs: a key missing here is a key serde does not know.
 pub const KEYS: &[(&str, &[&str])] = &[
-    ("", &["source", "target", "state", "admin", "pipeline", "log", "table"]),
+    ("", &["source", "target", "state", "guard", "admin", "pipeline", "log", "table"]),
     (
         "source",
         &[
@@ -528,6 +568,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "connect_timeout",
             "slot_lock_timeout",
             "wal_sender_timeout",
+            "heartbeat_interval",
         ],
     ),
     (
@@ -551,6 +592,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("state", &["path"]),
+    ("guard", &["warn_bytes", "pause_copy_bytes", "release_stopped_bytes", "give_up_bytes"]),
     ("admin", &["listen"]),
     (
         "pipeline",

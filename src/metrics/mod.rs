@@ -82,6 +82,8 @@ impl TablePhase {
 
 const TARGET_STATES: [&str; 3] = ["ok", "throttled", "blocked"];
 
+const SLOT_GUARD_STATES: [&str; 3] = ["ok", "warned", "copy_paused"];
+
 const WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 
 /// The handles. Everything may be called from anywhere; nothing waits.
@@ -116,6 +118,9 @@ pub struct Metrics {
     safe_wal_bytes: Gauge,
     catalog_xmin_age: Gauge,
     wal_status: IntGaugeVec,
+    slot_guard: IntGaugeVec,
+    /// How long a heartbeat took to the target, or takes already.
+    pub heartbeat_seconds: Gauge,
     upserted: IntCounterVec,
     deleted: IntCounterVec,
     refused: IntCounterVec,
@@ -249,6 +254,14 @@ impl Metrics {
         for status in WAL_STATUSES {
             wal_status.with_label_values(&[status]);
         }
+        let slot_guard = make.gauge_by(
+            "walvec_slot_guard",
+            "1 for what is done about the WAL kept for the slot: ok, warned, copy_paused.",
+            &["state"],
+        )?;
+        for state in SLOT_GUARD_STATES {
+            slot_guard.with_label_values(&[state]).set(i64::from(state == "ok"));
+        }
         let target_state = make.gauge_by(
             "walvec_target_state",
             "1 for what Milvus does with writes: ok, throttled (it would be sent more) or blocked (it takes none).",
@@ -331,6 +344,11 @@ impl Metrics {
                 "Transactions since the slot's catalog_xmin: dead catalog rows younger than it are kept.",
             )?,
             wal_status,
+            slot_guard,
+            heartbeat_seconds: make.gauge(
+                "walvec_heartbeat_seconds",
+                "From the last heartbeat until everything before it was acknowledged by Milvus; 0 without source.heartbeat_interval.",
+            )?,
             upserted: make.by_table("walvec_rows_upserted_total", "Rows whose upsert Milvus acknowledged.")?,
             deleted: make.by_table("walvec_rows_deleted_total", "Rows whose delete Milvus acknowledged.")?,
             refused: make.by_table("walvec_rows_refused_total", "Rows that do not fit the collection.")?,
@@ -429,19 +447,23 @@ impl Metrics {
     }
 
     /// What `pg_replication_slots` says of our slot: bytes retained, bytes left (`None`: no limit is set), age of
-    /// `catalog_xmin` in transactions, and `wal_status`.
+    /// `catalog_xmin` in transactions, `wal_status`, and what the slot guard makes of it.
     pub fn slot(
         &self,
         retained_bytes: Option<u64>,
         safe_wal_size: Option<i64>,
         catalog_xmin_age: Option<i64>,
         wal_status: Option<&str>,
+        guard: &str,
     ) {
         self.retained_wal_bytes.set(retained_bytes.unwrap_or(0) as f64);
         self.safe_wal_bytes.set(safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
         self.catalog_xmin_age.set(catalog_xmin_age.unwrap_or(0) as f64);
         for status in WAL_STATUSES {
             self.wal_status.with_label_values(&[status]).set(i64::from(wal_status == Some(status)));
+        }
+        for state in SLOT_GUARD_STATES {
+            self.slot_guard.with_label_values(&[state]).set(i64::from(guard == state));
         }
     }
 
@@ -513,7 +535,7 @@ mod tests {
         table.phase(TablePhase::Copying);
         table.phase(TablePhase::Following);
         metrics.requests(Outcome::Unknown).inc();
-        metrics.slot(Some(4096), None, Some(7), Some("extended"));
+        metrics.slot(Some(4096), None, Some(7), Some("extended"), "warned");
         let start = metrics.started;
         metrics.checkpoint_was_current(start + std::time::Duration::from_secs(2));
         let text = metrics.render_at(start + std::time::Duration::from_secs(5)).expect("renders");
@@ -526,6 +548,8 @@ mod tests {
             "walvec_slot_retained_wal_bytes 4096",
             "walvec_slot_safe_wal_bytes inf",
             "walvec_slot_wal_status{status=\"extended\"} 1",
+            "walvec_slot_guard{state=\"ok\"} 0",
+            "walvec_slot_guard{state=\"warned\"} 1",
             "walvec_checkpoint_age_seconds 3",
             "walvec_uptime_seconds 5",
             "walvec_lag_seconds 0",

@@ -20,6 +20,7 @@ mod crash;
 pub mod encode;
 mod evolve;
 mod fetching;
+mod guard;
 mod held;
 mod indexes;
 mod keyed;
@@ -175,6 +176,10 @@ pub enum RunError {
     Plan(Vec<PlanRefusal>),
     #[error("the start gate refuses: {0}. {way_out}", way_out = .0.way_out())]
     Gate(GateRefusal),
+    #[error(
+        "PostgreSQL kept {} MiB of WAL for the slot {slot:?}, and `guard.give_up_bytes` is {} MiB: {outcome}", retained >> 20, limit >> 20
+    )]
+    SlotGivenUp { slot: String, retained: u64, limit: u64, outcome: String },
     #[error("the target cannot be reached")]
     TargetUnreachable(#[source] MilvusError),
     #[error("the target settings cannot be used")]
@@ -211,6 +216,7 @@ impl RunError {
             | RunError::LeftPublication { .. }
             | RunError::Plan(_)
             | RunError::Gate(_)
+            | RunError::SlotGivenUp { .. }
             | RunError::TargetSettings(_)
             | RunError::Target(_)
             | RunError::State(_) => false,
@@ -315,6 +321,29 @@ async fn open_state(
     }
 }
 
+/// Where the session ended because the slot keeps too much: drop it, now that nobody reads it.
+async fn give_up_slot(process: &Process, ended: Result<session::Ended, RunError>) -> Result<session::Ended, RunError> {
+    let Err(RunError::SlotGivenUp { slot, retained, limit, .. }) = ended else { return ended };
+    let source = &process.settings.source;
+    let dropping = async {
+        let sql = crate::postgres::connect(source, "slot").await?;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            match crate::postgres::slot::drop_slot(&sql, &slot).await {
+                // Our own connection is not gone yet.
+                Err(error) if error.sqlstate() == Some("55006") => tokio::time::sleep(backoff.next()).await,
+                dropped => return dropped,
+            }
+        }
+    };
+    let outcome = match tokio::time::timeout(Duration::from_secs(60), dropping).await {
+        Ok(Ok(())) => "it was dropped to save the source's disk, and everything is to be copied anew".to_owned(),
+        Ok(Err(error)) => format!("it could not be dropped ({error}): do it by hand"),
+        Err(_) => "it could not be dropped, as somebody reads it: do it by hand".to_owned(),
+    };
+    Err(RunError::SlotGivenUp { slot, retained, limit, outcome })
+}
+
 async fn run_sessions(
     process: &mut Process,
     reloads: &mut watch::Receiver<Arc<Settings>>,
@@ -374,7 +403,8 @@ async fn run_sessions(
         let mut reporter = report::Reporter::new(process.status.clone(), process.trouble.subscribe());
         let plan = Arc::clone(&context.plan);
         let session = session::Session::new(context, begin);
-        match session.run(stop.clone(), reloads, commands, &mut reporter).await? {
+        let ended = session.run(stop.clone(), reloads, commands, &mut reporter).await;
+        match give_up_slot(process, ended).await? {
             session::Ended::Stopped => return Ok(()),
             session::Ended::Lost { error, kept } => {
                 report::note_error(&process.status, &error);

@@ -62,6 +62,7 @@ impl Reporter {
             status.source.confirmed_lsn = Some(session.confirmed.to_string());
             status.source.server_lsn = Some(session.server_lsn.to_string());
             if let Some(slot) = &session.slot {
+                status.source.guard = session.guard.state();
                 status.source.retained_wal_bytes = slot.retained_bytes;
                 status.source.wal_status = slot.wal_status.map(|status| status.as_str().to_owned());
             }
@@ -122,6 +123,7 @@ impl Reporter {
                 slot.safe_wal_size,
                 slot.catalog_xmin_age,
                 slot.wal_status.map(|status| status.as_str()),
+                session.guard.state().label(),
             );
         }
         let embargoed: usize =

@@ -22,6 +22,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::GuardState;
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::commands::{Command, Taken, Wish};
@@ -35,6 +36,7 @@ use crate::postgres::fetch::{Fetched, Fetcher};
 use crate::postgres::{self, Disposition, PostgresError};
 
 use super::copying::{Copy, CopyNews, Work};
+use super::guard::Guard;
 use super::keyed::keyed;
 use super::requests::{Answer, FatalRequest};
 use super::source_watch::News;
@@ -118,6 +120,9 @@ pub(super) struct Session {
     pub(super) confirmed: Lsn,
     pub(super) server_lsn: Lsn,
     pub(super) slot: Option<postgres::slot::Slot>,
+    pub(super) guard: Guard,
+    /// The oldest heartbeat that progress has not passed, and when it was written.
+    heartbeat: Option<(Lsn, std::time::Instant)>,
     pub(super) blocked_by: BTreeMap<TableId, String>,
     pub(super) copy: Copy,
     /// How far Milvus has built the indexes.
@@ -185,8 +190,8 @@ impl Session {
             flush_seen,
             source_say.clone(),
         ));
-        let slot = source.slot.clone();
-        helpers.spawn(super::source_watch::monitor(slot, begin.monitor_probe, begin.shape, fence_asked, source_say));
+        let (probe, shape) = (begin.monitor_probe, begin.shape);
+        helpers.spawn(super::source_watch::monitor(source.clone(), probe, shape, fence_asked, source_say));
         let (indexes_say, indexes) = watch::channel(super::indexes::Indexes::new());
         let milvus = Arc::clone(&context.target.milvus);
         let (plan, metrics) = (Arc::clone(&context.plan), Arc::clone(&context.metrics));
@@ -222,6 +227,8 @@ impl Session {
             confirmed: begin.checkpoint,
             server_lsn: begin.server_lsn,
             slot: None,
+            guard: Guard::new(context.settings.guard),
+            heartbeat: None,
             blocked_by: BTreeMap::new(),
             copy,
             indexes,
@@ -277,6 +284,7 @@ impl Session {
             self.finish_sweeps();
             self.write_checkpoint(false);
             self.ask_for_fence();
+            self.note_heartbeat();
             if let Some(deadline) = self.stopping
                 && (self.may_stop() || self.context.clock.now() >= deadline)
             {
@@ -559,7 +567,7 @@ impl Session {
     // ---------------------------------------------------------------------------------------------------- the copy
 
     fn open_chunks(&mut self) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.guard.state() == GuardState::CopyPaused {
             return;
         }
         let reserve = usize::try_from(self.context.settings.pipeline.chunk_bytes).unwrap_or(usize::MAX);
@@ -822,7 +830,11 @@ impl Session {
                 self.server_lsn = lsn;
                 self.context.metrics.lag.server_lsn(lsn);
             }
-            News::Slot(slot) => self.slot = slot,
+            News::Slot(slot) => {
+                self.slot = slot;
+                self.guard_slot()?;
+            }
+            News::Heartbeat(lsn) => self.heartbeat = self.heartbeat.or(Some((lsn, std::time::Instant::now()))),
             News::SynchronousStandbyNames(names) => {
                 if postgres::catalog::waits_for(&names, &self.context.settings.source.application_name) {
                     return Err(RunError::SynchronousStandby { names });
@@ -832,6 +844,60 @@ impl Session {
             News::MonitorLost(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))
+    }
+
+    fn guard_slot(&mut self) -> Result<(), RunError> {
+        let Some(slot) = self.slot.clone() else { return Ok(()) };
+        let steps = self.guard.judge(&slot);
+        let retained = slot.retained_bytes.unwrap_or(0);
+        if steps.changed {
+            let (mebibytes, left) = (retained >> 20, slot.safe_wal_size.map(|bytes| bytes >> 20));
+            match self.guard.state() {
+                GuardState::Ok => tracing::info!(mebibytes, "the slot keeps little WAL again"),
+                GuardState::Warned if Guard::lags(&slot) => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps much WAL for the slot: see what slows the target down, or which table stopped"
+                    );
+                }
+                GuardState::Warned => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps much WAL for the slot, and not for our lag: end the oldest write transaction (pg_stat_activity)"
+                    );
+                }
+                GuardState::CopyPaused => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps so much WAL for the slot that copies are paused until the stream has caught up"
+                    );
+                }
+            }
+        }
+        if steps.release_stopped {
+            for table in self.tables.keys().copied().collect::<Vec<_>>() {
+                self.let_go(table);
+            }
+        }
+        match steps.give_up {
+            None => Ok(()),
+            Some(limit) => Err(RunError::SlotGivenUp { slot: slot.name, retained, limit, outcome: String::new() }),
+        }
+    }
+
+    /// How long a heartbeat took until everything before it was acknowledged, or takes already.
+    fn note_heartbeat(&mut self) {
+        let Some((lsn, written)) = self.heartbeat else { return };
+        let seconds = &self.context.metrics.heartbeat_seconds;
+        if self.engine.progress() >= lsn {
+            self.heartbeat = None;
+            seconds.set(written.elapsed().as_secs_f64());
+        } else {
+            seconds.set(seconds.get().max(written.elapsed().as_secs_f64()));
+        }
     }
 
     /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.

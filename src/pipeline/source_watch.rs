@@ -18,7 +18,7 @@ use super::clock::Backoff;
 
 /// How often the server's position is asked for, and how often everything about the slot.
 const POSITION_INTERVAL: Duration = Duration::from_secs(1);
-const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+const SLOT_INTERVAL: Duration = Duration::from_secs(5);
 /// And whether partitions or the publication changed: of neither does the stream say anything.
 const SHAPE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -34,6 +34,8 @@ pub(super) enum News {
     FlushConnectionLost(PostgresError),
     Position(Lsn),
     Slot(Option<postgres::slot::Slot>),
+    /// A heartbeat was written, there.
+    Heartbeat(Lsn),
     /// Our own commit is waited for: the source must not be made to wait for us (Y).
     SynchronousStandbyNames(String),
     /// Partitions came or went, or the publication sends another part of a table: a sentence that says which.
@@ -105,19 +107,19 @@ async fn answer_flush(
 
 /// Report position and slot at their intervals, and carry out fences, until the receiver of news is gone.
 pub(super) async fn monitor(
-    slot: String,
+    source: SourceSettings,
     probe: postgres::probe::Probe,
     shape: Shape,
     mut fences: mpsc::Receiver<()>,
     news: mpsc::Sender<News>,
 ) {
-    if let Err(error) = watch_server(&slot, &probe, &shape, &mut fences, &news).await {
+    if let Err(error) = watch_server(&source, &probe, &shape, &mut fences, &news).await {
         drop(news.send(News::MonitorLost(error)).await);
     }
 }
 
 async fn watch_server(
-    slot: &str,
+    source: &SourceSettings,
     probe: &postgres::probe::Probe,
     shape: &Shape,
     fences: &mut mpsc::Receiver<()>,
@@ -127,12 +129,20 @@ async fn watch_server(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut slot_due = Instant::now();
     let mut shape_due = Instant::now();
+    let mut heartbeat_due = source.heartbeat_interval.map(|_| Instant::now());
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 let lsn = probe.insert_lsn().await?;
                 if news.send(News::Position(lsn)).await.is_err() {
                     return Ok(());
+                }
+                if let Some(interval) = source.heartbeat_interval && heartbeat_due.is_some_and(|due| Instant::now() >= due) {
+                    heartbeat_due = Some(Instant::now() + interval);
+                    let lsn = probe.emit("heartbeat").await?;
+                    if news.send(News::Heartbeat(lsn)).await.is_err() {
+                        return Ok(());
+                    }
                 }
                 if Instant::now() >= shape_due {
                     shape_due = Instant::now() + SHAPE_INTERVAL;
@@ -144,7 +154,7 @@ async fn watch_server(
                 }
                 if Instant::now() >= slot_due {
                     slot_due = Instant::now() + SLOT_INTERVAL;
-                    let found = probe.slot(slot).await?;
+                    let found = probe.slot(&source.slot).await?;
                     let names = probe.synchronous_standby_names().await?;
                     if news.send(News::Slot(found)).await.is_err() || news.send(News::SynchronousStandbyNames(names)).await.is_err() {
                         return Ok(());

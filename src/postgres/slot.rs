@@ -70,6 +70,23 @@ pub async fn read_slot(connection: &Connection, name: &str) -> Result<Option<Slo
     rows.first().map(|row| parse(row)).transpose()
 }
 
+/// Slots that nobody reads, and that keep WAL all the same: those of pgoutput in this database, and whatever keeps
+/// `retained_bytes` or more. Without the one of that name.
+pub async fn read_idle_slots(connection: &Connection, but: &str, retained_bytes: u64) -> Result<Vec<Slot>> {
+    let names = format!(
+        "SELECT s.slot_name FROM pg_catalog.pg_replication_slots s WHERE NOT s.active AND NOT s.temporary \
+         AND s.slot_name <> {but} AND s.restart_lsn IS NOT NULL AND coalesce(pg_catalog.to_jsonb(s)->>'synced', 'f') <> 'true' \
+         AND ((s.plugin = 'pgoutput' AND s.database = pg_catalog.current_database()) \
+         OR pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn) >= {retained_bytes}) ORDER BY 1",
+        but = quote_literal(but)
+    );
+    let mut slots = Vec::new();
+    for name in connection.simple(DOING, &names).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+        slots.extend(read_slot(connection, &name).await?);
+    }
+    Ok(slots)
+}
+
 /// Drop the slot. It must not be active.
 pub async fn drop_slot(connection: &Connection, name: &str) -> Result<()> {
     let statement = format!("SELECT pg_drop_replication_slot({})", super::quote_literal(name));

@@ -38,6 +38,7 @@ mod dashboards;
 mod dead_letters;
 mod faults;
 mod filters;
+mod guard;
 mod keys;
 mod layering;
 mod mapping;

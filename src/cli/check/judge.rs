@@ -121,6 +121,21 @@ pub(super) fn slot(slot: &Slot, findings: &mut Findings) {
     }
 }
 
+/// From so much WAL on a slot of anybody's is worth a word.
+pub(super) const IDLE_SLOT_BYTES: u64 = 1 << 30;
+
+/// Of a walvec that is no longer, most likely, or of another consumer: they fill the disk just as ours would.
+pub(super) fn idle_slots(slots: &[Slot], findings: &mut Findings) {
+    for slot in slots {
+        let kept =
+            slot.retained_bytes.map_or_else(String::new, |bytes| format!(" and keeps {} MiB of WAL", bytes >> 20));
+        let sentence = format!("nobody reads it{kept}");
+        let literal = slot.name.replace('\'', "''");
+        let mend = format!("if nobody needs it any more: SELECT pg_drop_replication_slot('{literal}')");
+        findings.warning(&format!("slot {:?}", slot.name), sentence, Some(mend));
+    }
+}
+
 /// A name that nothing matches: an error for one table, a warning for a pattern.
 pub(super) fn patterns(settings: &[TableSettings], tables: &[(usize, Table)], findings: &mut Findings) {
     for (index, wanted) in settings.iter().enumerate() {
@@ -257,6 +272,7 @@ mod tests {
             failover: false,
             slot_lock_timeout: Duration::from_secs(1),
             wal_sender_timeout: Duration::from_secs(1),
+            heartbeat_interval: None,
         }
     }
 

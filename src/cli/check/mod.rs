@@ -201,6 +201,10 @@ async fn source(settings: &Settings, saved: &State, findings: &mut Findings) -> 
         Ok(facts) => judge::facts(&facts, &settings.source, findings),
         Err(error) => postgres_error("source", &error, findings),
     }
+    match postgres::slot::read_idle_slots(&sql, &settings.source.slot, judge::IDLE_SLOT_BYTES).await {
+        Ok(slots) => judge::idle_slots(&slots, findings),
+        Err(error) => findings.warning("slots", chain(&error), None),
+    }
     let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
     let tables = match postgres::catalog::read_tables(&sql, &patterns).await {
         Ok(tables) => tables,

@@ -90,5 +90,6 @@ pub fn settings(server: &Postgres, database: &str) -> SourceSettings {
         failover: false,
         slot_lock_timeout: Duration::from_secs(30),
         wal_sender_timeout: Duration::from_secs(20),
+        heartbeat_interval: None,
     }
 }

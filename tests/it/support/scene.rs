@@ -1,6 +1,7 @@
 //! A whole scene: a database with tables, a target, a state directory and a daemon between them, all its own.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -30,6 +31,8 @@ pub struct Scene {
     verify_target_url: String,
     /// Each with more lines for its `[[table]]`.
     tables: Vec<(String, String)>,
+    /// More lines for the source's section.
+    pub source: String,
     /// More lines for the target's section.
     pub target: String,
     /// More lines for the configuration, before the tables.
@@ -73,6 +76,7 @@ impl Scene {
             source_url,
             target_url,
             tables: Vec::new(),
+            source: String::new(),
             target: String::new(),
             extra: String::new(),
             per_table: String::new(),
@@ -122,10 +126,11 @@ impl Scene {
     fn config(&self, source_url: &str, target_url: &str) -> String {
         let state = self.directory.path().join("state");
         let mut text = format!(
-            "[source]\nurl = {source_url:?}\nslot = {slot:?}\npublication = {slot:?}\n\
+            "[source]\nurl = {source_url:?}\nslot = {slot:?}\npublication = {slot:?}\n{source}\n\
              [target]\nurl = {target_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\
              {target}\n[state]\npath = {state:?}\n{extra}\n",
             slot = self.slot,
+            source = self.source,
             target = self.target,
             extra = self.extra,
         );
@@ -163,10 +168,15 @@ impl Scene {
 
     /// The settings as the daemon has them, but without proxies.
     pub fn settings(&self) -> Settings {
+        config::load(&self.settings_file()).expect("the configuration is right").settings
+    }
+
+    /// A file with them.
+    pub fn settings_file(&self) -> PathBuf {
         let text = self.config(&self.verify_source_url, &self.verify_target_url);
         let path = self.directory.path().join("verify.toml");
         std::fs::write(&path, text).expect("the configuration is written");
-        config::load(&path).expect("the configuration is right").settings
+        path
     }
 
     /// Waits until the daemon has confirmed everything that was committed up to now.
