@@ -1,5 +1,6 @@
 //! Places at which a test can have the process killed, as if the power went: `WALVEC_CRASH_AT=acknowledged:3` kills it
-//! with SIGKILL when it is at that place for the third time. Nothing of this exists in a release build.
+//! with SIGKILL when it is at that place for the third time. `WALVEC_STOP_AT` stops it there with SIGSTOP, so that something can
+//! happen to its surroundings in exactly that state. Nothing of this exists in a release build.
 
 /// The process may die here.
 #[cfg(not(debug_assertions))]
@@ -12,19 +13,21 @@ pub(super) fn point(name: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    use rustix::process::{Signal, getpid, kill_process};
+
+    static WANTED: OnceLock<Option<(Signal, String, u32)>> = OnceLock::new();
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
     let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("WALVEC_CRASH_AT").ok()?;
+        let at = |variable: &str, signal| Some((signal, std::env::var(variable).ok()?));
+        let (signal, text) = at("WALVEC_CRASH_AT", Signal::KILL).or_else(|| at("WALVEC_STOP_AT", Signal::STOP))?;
         let (name, count) = text.split_once(':')?;
-        Some((name.to_owned(), count.parse().ok()?))
+        Some((signal, name.to_owned(), count.parse().ok()?))
     });
-    if let Some((wanted, count)) = wanted
+    if let Some((signal, wanted, count)) = wanted
         && wanted == name
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *count
     {
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-            .expect("a process may kill itself");
+        kill_process(getpid(), *signal).expect("a process may signal itself");
     }
 }

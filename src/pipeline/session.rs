@@ -35,6 +35,7 @@ use crate::mutation::{Key, Refusal};
 use crate::postgres::fetch::{Fetched, Fetcher};
 use crate::postgres::{self, Disposition, PostgresError};
 
+use super::clock::Backoff;
 use super::copying::{Copy, CopyNews, Work};
 use super::guard::Guard;
 use super::keyed::keyed;
@@ -133,6 +134,9 @@ pub(super) struct Session {
     truncates: JoinSet<Result<TableId, FatalRequest>>,
     fetches: JoinSet<FetchResult>,
     fetchers: Vec<Fetcher>,
+    /// How long the next fetch waits, after one that failed.
+    fetch_backoff: Backoff,
+    fetch_delay: Duration,
     /// New chunk lists of leaves that were rewritten; may wait for a server that is away.
     replans: JoinSet<(TableId, LeafState)>,
     /// In the order in which they were asked for, which is the store's: what `written` does must not overtake.
@@ -238,6 +242,8 @@ impl Session {
             truncates: JoinSet::new(),
             fetches: JoinSet::new(),
             fetchers: Vec::new(),
+            fetch_backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            fetch_delay: Duration::ZERO,
             replans: JoinSet::new(),
             writes: FuturesOrdered::new(),
             writing_checkpoint: false,
@@ -435,6 +441,7 @@ impl Session {
                     });
                 }
                 Effect::Truncate(table) => {
+                    super::crash::point("barrier");
                     let target = Arc::clone(&self.context.target);
                     self.truncates.spawn(async move { target.empty(table).await.map(|()| table) });
                 }
@@ -528,8 +535,9 @@ impl Session {
 
     fn start_fetch(&mut self, request: FetchRequest) {
         let context = Arc::clone(&self.context);
-        let fetcher = self.fetchers.pop();
+        let (fetcher, delay) = (self.fetchers.pop(), self.fetch_delay);
         self.fetches.spawn(async move {
+            tokio::time::sleep(delay).await;
             let id = request.id;
             let mut fetcher = fetcher;
             let result = fetching::fetch(&context, &mut fetcher, &request).await;
@@ -543,6 +551,8 @@ impl Session {
         self.engine.advance(self.context.clock.now());
         match result {
             Ok((fetched, request)) => {
+                self.fetch_backoff.reset();
+                self.fetch_delay = Duration::ZERO;
                 let collection = &self.context.target.collections[request.table.0 as usize];
                 collection.metrics.fetched.inc_by(fetched.rows.len() as u64);
                 let columns: Vec<usize> = fetching::columns_of(request.columns).collect();
@@ -558,6 +568,7 @@ impl Session {
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "columns could not be fetched, trying again");
+                self.fetch_delay = self.fetch_backoff.next();
                 self.engine.discard_unflushed();
                 self.engine.fetch_failed(id);
             }

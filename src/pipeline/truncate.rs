@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::change::TableId;
-use crate::milvus::{Class, ColumnData, FieldColumn, Keys, Query, Selection};
+use crate::milvus::{Class, ColumnData, Condition, FieldColumn, Keys, Query, Selection};
 
 use super::clock::Backoff;
 use super::requests::{FatalRequest, Target};
@@ -39,6 +39,11 @@ impl Target {
                     Some(keys) => self.milvus.delete(&collection.name, &collection.primary_field, &keys).await,
                     None => return Ok(()),
                 },
+                // A server that was started again, or a person who released it: nobody could see whether it is empty.
+                Err(error) if error.condition() == Condition::NotLoaded => {
+                    tracing::info!(collection = collection.name, "not loaded, and to be emptied: it is loaded");
+                    self.milvus.load_collection(&collection.name, self.deadline).await
+                }
                 Err(error) => Err(error),
             };
             match step {

@@ -13,11 +13,15 @@
 //! shapes           partitions, inheritance, generated columns, names, very many columns, partitions and tables
 //! plan             what it shows, and what it finds different
 //! schema           the table changes under the daemon
+//! auto_id          rows without a key
+//! guard            the slot guard
 //! dead_letters     rows that Milvus will not take
 //! teardown         the source is left as it was
 //! reload           the configuration is read again
 //! resync           a table copied again in place
 //! restart          killed, stopped, started again, and started where it must not start
+//! fault_matrix     each fault in each state of the daemon
+//! chaos            everything at once, by a seed
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
 //! rest             snapshot, streaming, restart and faults again, over REST to the scripted Milvus
@@ -28,14 +32,17 @@
 //! workload         the writers of the demo
 //! bench_server     the discarding server of the benches
 //! layering         who may import whom, read from the source
+//! messages         every error is in the document
 //! dashboards       names on dashboards, in alerts and in the document exist
 #![allow(clippy::duplicate_mod)] // the same tests run over two targets: see `rest`
 
 mod auto_id;
 mod bench_server;
+mod chaos;
 mod check;
 mod dashboards;
 mod dead_letters;
+mod fault_matrix;
 mod faults;
 mod filters;
 mod guard;
@@ -43,6 +50,7 @@ mod keys;
 mod layering;
 mod mapping;
 mod matrix;
+mod messages;
 mod milvus_contract;
 mod milvus_servers;
 mod plan;

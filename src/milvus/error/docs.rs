@@ -36,7 +36,8 @@ What heals by itself is waited for. When a target has taken no write for a minut
 `blocked`, the log says so once, and `walvec_target_blocked_seconds` counts.
 
 Numbers marked * were seen from a real server by walvec's tests (Milvus 2.3.5, Milvus Lite 3.2.2); the others are known from
-the servers' sources and documents. walvec's own exit codes are in [exit-codes.md](exit-codes.md).
+the servers' sources and documents. What walvec itself says is in [messages.md](messages.md), its exit codes are in
+[exit-codes.md](exit-codes.md).
 ";
 
 /// Seen from Milvus 2.3.5 or Milvus Lite 3.2.2 in `tests/it/milvus_contract.rs` and `vendor_clients.rs`.

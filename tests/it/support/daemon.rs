@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use walvec::servers::{free_port, http_get};
 
 use super::wait::until;
@@ -36,12 +36,17 @@ pub struct Daemon {
 impl Daemon {
     /// Writes `walvec.toml` into `directory` (with an `[admin]` section on a free port, so give none) and starts.
     pub fn start(directory: &Path, config: &str) -> Daemon {
+        Daemon::start_with(directory, config, &[])
+    }
+
+    /// The same with more environment.
+    pub fn start_with(directory: &Path, config: &str, environment: &[(&str, &str)]) -> Daemon {
         let admin_port = free_port().expect("a free port");
         let path = directory.join("walvec.toml");
         let text = format!("{config}\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n");
         std::fs::write(&path, text).expect("the configuration is written");
         let log = directory.join("walvec.log");
-        Daemon { child: spawn(&path, &log, &[]), config: path, log, admin_port }
+        Daemon { child: spawn(&path, &log, environment), config: path, log, admin_port }
     }
 
     /// SIGKILL, as `kill -9`.
@@ -72,6 +77,30 @@ impl Daemon {
 
     pub fn running(&mut self) -> bool {
         self.child.try_wait().expect("the daemon is our child").is_none()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32).expect("a child has a pid")
+    }
+
+    /// It has stopped itself, at the place that `WALVEC_STOP_AT` names.
+    pub fn frozen(&mut self) -> bool {
+        // `pid (comm) state …`
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
+    /// SIGCONT, if it still runs.
+    pub fn thaw(&mut self) {
+        if self.running() {
+            kill_process(self.pid(), Signal::CONT).expect("the daemon can be told to go on");
+        }
+    }
+
+    /// From now on every write of it to a file fails, as on a full disk (it ignores SIGXFSZ, see `spawn`).
+    pub fn deny_writes(&self) {
+        let limit = Rlimit { current: Some(0), maximum: Some(0) };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).expect("a limit of a child can be set");
     }
 
     /// Starts it again after it ended.
@@ -158,8 +187,9 @@ pub fn walvec(command: &str, config: &Path, arguments: &[&str]) -> (i32, String,
 
 fn spawn(config: &Path, log: &Path, environment: &[(&str, &str)]) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("the log opens");
-    Command::new(env!("CARGO_BIN_EXE_walvec"))
-        .args(["run", "--config"])
+    // A write beyond a limit of its size is then an error and no signal; what is ignored stays so across exec.
+    Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_walvec"), "run", "--config"])
         .arg(config)
         .envs(environment.iter().copied())
         .stdin(Stdio::null())

@@ -7,6 +7,7 @@
 //! unary      one gRPC call, served
 //! vendor     the vendor's own clients, as children
 //! proxy      a TCP line that can be cut, stalled, slowed and refused
+//! world      both servers, a line to each, and what can happen to them
 //! wait       named conditions with a deadline; there is no other waiting
 #![allow(dead_code)] // each test file takes what it needs
 
@@ -14,6 +15,8 @@ pub mod daemon;
 pub mod milvus;
 pub mod postgres;
 pub mod proxy;
+#[path = "../../sim/rng.rs"]
+pub mod rng;
 pub mod scene;
 #[path = "../../support/scripted/mod.rs"]
 pub mod scripted;
@@ -21,6 +24,7 @@ pub mod scripted;
 pub mod unary;
 pub mod vendor;
 pub mod wait;
+pub mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -143,11 +143,12 @@ async fn forward(
         tokio::select! {
             _ = cuts.wait_for(|faults| faults.generation != generation) => true,
             whole = async {
-                tokio::join!(
+                // What breaks on one side is over on the other too, as it is when one process holds both ends.
+                tokio::try_join!(
                     pump(client_read, server_write, Direction::ToServer, &faults, &counts),
                     pump(server_read, client_write, Direction::ToClient, &faults, &counts),
                 )
-            } => !(whole.0 && whole.1),
+            } => whole.is_err(),
         }
     };
     if was_cut {
@@ -156,33 +157,29 @@ async fn forward(
     }
 }
 
-/// Copies one direction to its end. False when the line broke, which the other end is told by a reset.
+/// Copies one direction to its end. An error when the line broke, which the other end is told by a reset.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     direction: Direction,
     faults: &watch::Sender<Faults>,
     counts: &Mutex<Counts>,
-) -> bool {
+) -> Result<(), Broken> {
     let mut buffer = vec![0; 64 << 10];
     let mut moving = faults.subscribe();
     loop {
-        let Ok(read) = from.read(&mut buffer).await else { return false };
+        let read = from.read(&mut buffer).await.map_err(|_| Broken)?;
         if read == 0 {
-            return to.shutdown().await.is_ok();
+            return to.shutdown().await.map_err(|_| Broken);
         }
         let latency = faults.borrow().latency;
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        if moving.wait_for(|faults| !faults.stall).await.is_err() {
-            return false;
-        }
+        moving.wait_for(|faults| !faults.stall).await.map_err(|_| Broken)?;
         let allowed = spend(faults, direction, read);
-        let Some(bytes) = buffer.get(..allowed) else { return false };
-        if to.write_all(bytes).await.is_err() || to.flush().await.is_err() {
-            return false;
-        }
+        to.write_all(buffer.get(..allowed).ok_or(Broken)?).await.map_err(|_| Broken)?;
+        to.flush().await.map_err(|_| Broken)?;
         let mut counts = counts.lock().expect("not poisoned");
         match direction {
             Direction::ToServer => counts.to_server += allowed as u64,
@@ -192,10 +189,12 @@ async fn pump(
         if allowed < read {
             // The budget of `cut_after` is used up: everything goes.
             faults.send_modify(|faults| faults.generation += 1);
-            return false;
+            return Err(Broken);
         }
     }
 }
+
+struct Broken;
 
 /// How many of `bytes` may pass; uses them up.
 fn spend(faults: &watch::Sender<Faults>, direction: Direction, bytes: usize) -> usize {

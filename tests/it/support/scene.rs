@@ -159,6 +159,16 @@ impl Scene {
         daemon.reload(&self.config(&self.source_url, &self.target_url));
     }
 
+    /// The same with more environment.
+    pub fn start_with(&self, environment: &[(&str, &str)]) -> Daemon {
+        Daemon::start_with(self.directory.path(), &self.config(&self.source_url, &self.target_url), environment)
+    }
+
+    /// The database of the source.
+    pub fn database(&self) -> String {
+        self.settings().source.database
+    }
+
     /// Starts the daemon and waits until every table follows.
     pub async fn started(&self) -> Daemon {
         let mut daemon = self.start();
@@ -211,6 +221,12 @@ impl Scene {
     pub async fn count(&self, table: &str) -> u64 {
         let target = walvec::pipeline::connect_target(&self.settings().target).expect("a client");
         target.count(&self.collection(table)).await.expect("counted")
+    }
+
+    /// When nobody needs it any more: it would keep WAL.
+    pub async fn drop_slot(&self) {
+        let sql = format!("select pg_drop_replication_slot('{}')", self.slot);
+        until("the slot is let go", PATIENCE, async || self.client.batch_execute(&sql).await.ok()).await;
     }
 
     /// Starts the daemon, which must end by itself, and returns what it said.
