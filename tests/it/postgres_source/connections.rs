@@ -102,27 +102,95 @@ async fn a_server_that_shuts_down_is_let_go() {
     assert_eq!(changes(&commits(&mut stream, 1).await).len(), 1, "what was not confirmed comes again");
 }
 
+/// An authority, and its root as PEM.
+fn authority(name: &str) -> (rcgen::Issuer<'static, rcgen::KeyPair>, String) {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("signed").pem();
+    (rcgen::Issuer::new(params, key), pem)
+}
+
+/// Certificate and key as PEM.
+fn signed(names: &[&str], issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, expired: bool) -> (String, String) {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).expect("names");
+    if expired {
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    (params.signed_by(&key, issuer).expect("signed").pem(), key.serialize_pem())
+}
+
+/// An expired certificate is no certificate to who verifies; the older ways to send a password work, over TLS and without.
+#[tokio::test]
+async fn an_expired_certificate_is_refused_and_old_kinds_of_passwords_are_taken() {
+    let (ours, root) = authority("ours");
+    let (certificate, key) = signed(&["127.0.0.1"], &ours, true);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("root.pem");
+    std::fs::write(&path, root).expect("written");
+    let server = Postgres::start(PostgresOptions {
+        hba: [("as_md5", "md5"), ("as_password", "password"), ("as_scram", "scram-sha-256")]
+            .map(|(role, method)| format!("host all {role} 127.0.0.1/32 {method}"))
+            .to_vec(),
+        tls: Some(TlsPem { certificate, key, client_ca: None }),
+        ..PostgresOptions::default()
+    })
+    .await
+    .expect("PostgreSQL with TLS starts");
+    let admin = server.connect("postgres").await.expect("connected");
+    let roles = "set password_encryption = 'md5'; create role as_md5 superuser login password 'se''cret é';
+         set password_encryption = 'scram-sha-256'; create role as_password superuser login password 'se''cret é';
+         create role as_scram superuser login password 'se''cret é'";
+    admin.batch_execute(roles).await.expect("created");
+    for user in ["as_md5", "as_password", "as_scram"] {
+        for (sslmode, sslrootcert, accepted) in [
+            (SslMode::Disable, None, true),
+            (SslMode::Require, None, true),
+            (SslMode::VerifyCa, Some(path.clone()), false),
+            (SslMode::VerifyFull, Some(path.clone()), false),
+        ] {
+            let mut settings = settings(&server, "postgres");
+            (settings.user, settings.password) = (user.to_owned(), Some(Secret::new("se'cret é")));
+            (settings.sslmode, settings.sslrootcert) = (sslmode, sslrootcert);
+            let what = format!("{user} {sslmode:?}");
+            let sql = connect(&settings, "sql").await.map(drop);
+            let stream = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.map(drop);
+            for result in [sql, stream] {
+                assert_eq!(result.is_ok(), accepted, "{what}: {result:?}");
+                if let Err(error) = result {
+                    assert_eq!(error.disposition(), Disposition::Definite, "{what}: {error:?}");
+                }
+            }
+            settings.password = Some(Secret::new("another"));
+            let errors = [
+                connect(&settings, "sql").await.err().expect(&what),
+                Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.err().expect(&what),
+            ];
+            for error in errors {
+                let said = format!("{error:?} {error}");
+                assert!(!said.contains("another"), "{what}: {said}");
+                if accepted {
+                    assert_eq!(
+                        (error.sqlstate(), error.disposition()),
+                        (Some("28P01"), Disposition::Definite),
+                        "{what}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn sslmode_means_the_same_to_both_kinds_of_connection() {
-    let authority = |name: &str| {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("signed").pem();
-        (rcgen::Issuer::new(params, key), pem)
-    };
-    let signed = |names: &[&str], issuer: &rcgen::Issuer<'_, rcgen::KeyPair>| {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = rcgen::CertificateParams::new(names).expect("names");
-        let key = rcgen::KeyPair::generate().expect("a key");
-        (params.signed_by(&key, issuer).expect("signed").pem(), key.serialize_pem())
-    };
     let (ours, our_root) = authority("ours");
     let (_, other_root) = authority("another");
     // The address is in the certificate; the name `localhost` is not.
-    let (certificate, key) = signed(&["db.example", "127.0.0.1"], &ours);
-    let (client_certificate, client_key) = signed(&["client.example"], &ours);
+    let (certificate, key) = signed(&["db.example", "127.0.0.1"], &ours, false);
+    let (client_certificate, client_key) = signed(&["client.example"], &ours, false);
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
