@@ -359,6 +359,60 @@ fn a_damaged_state_is_said_to_be_damaged() {
     }
 }
 
+/// Whatever a disk does to the file: an error with its way out, or a state that was true once. That may be an older one, which
+/// the start gate refuses as it does a restored backup; it is never one that was not written.
+#[test]
+fn a_torn_state_is_refused_or_an_older_one_and_never_a_wrong_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let written: Vec<Lsn> = (1..=60).map(|i| Lsn(i * 1000)).collect();
+    runtime().block_on(async {
+        let (store, _) = Store::open(directory.path(), &identity()).expect("opened");
+        store.intend_slot(SlotIntent::Creating).await.expect("written");
+        store.slot_created(7, 1, Lsn(0)).await.expect("written");
+        for (i, lsn) in written.iter().enumerate() {
+            store.raise_sent_limit(*lsn).await.expect("written");
+            store.checkpoint(*lsn).await.expect("written");
+            store.put_table(&format!("public.t{i}"), table(vec![leaf(10, 40)])).await.expect("written");
+        }
+        store.close().await.expect("closed");
+    });
+    let mut older = 0;
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    for round in 0..150 {
+        let torn = copy_of(directory.path());
+        let file = torn.path().join("sled/db");
+        let mut bytes = std::fs::read(&file).expect("read");
+        // What is behind the end of the log is zero, and nothing of it is looked at.
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (random >> 20) as usize % (end + 1);
+        match round % 3 {
+            0 => bytes[at] ^= 1 << (random & 7),
+            1 => bytes.truncate(at),
+            _ => bytes[at..(at + 512).min(end + 1)].fill(0),
+        }
+        std::fs::write(&file, bytes).expect("written");
+        match Store::open(torn.path(), &identity()) {
+            Err(error) => {
+                let sentence = error.to_string();
+                assert!(
+                    sentence.contains("damaged") || sentence.contains("cannot be used"),
+                    "round {round}: {sentence}"
+                );
+            }
+            Ok((store, saved)) => {
+                runtime().block_on(store.close()).expect("closed");
+                let source = saved.source;
+                let known = |lsn: Lsn| lsn == Lsn(0) || written.contains(&lsn);
+                assert!(source.is_none_or(|s| known(s.checkpoint) && known(s.sent_limit)), "round {round}: {source:?}");
+                assert!(saved.tables.values().all(|found| *found == table(vec![leaf(10, 40)])), "round {round}");
+                older += usize::from(saved.tables.len() < written.len());
+            }
+        }
+    }
+    assert!(older > 0, "sled's checksums find what the disk did");
+}
+
 #[test]
 fn a_place_that_is_no_directory_is_unusable() {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
