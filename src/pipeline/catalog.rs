@@ -20,13 +20,18 @@ pub(crate) type Catalog = Vec<(Table, TableSettings)>;
 const FILTERS_SINCE: u32 = 150_000;
 const GENERATED_SINCE: u32 = 180_000;
 
-/// The tables of the configuration, each with its settings. One that does not exist is an error, not nothing.
-pub(crate) async fn read_tables(settings: &Settings, sql: &Connection) -> Result<Catalog, RunError> {
+/// The tables of the configuration, each with its settings. One that does not exist and is not `known` from before is an error, not
+/// nothing.
+pub(crate) async fn read_tables(
+    settings: &Settings,
+    sql: &Connection,
+    known: impl Fn(&str) -> bool,
+) -> Result<Catalog, RunError> {
     let patterns: Vec<String> = settings.tables.iter().map(|table| table.name.clone()).collect();
     let found = catalog::read_tables(sql, &patterns).await?;
     for (index, pattern) in patterns.iter().enumerate() {
         let glob = pattern.contains(['*', '?']);
-        if !glob && !found.iter().any(|(matched, _)| *matched == index) {
+        if !glob && !known(pattern) && !found.iter().any(|(matched, _)| *matched == index) {
             return Err(RunError::NoSuchTable { name: pattern.clone() });
         }
     }

@@ -44,7 +44,9 @@ pub(super) async fn steps(process: &Process, catalog: &mut Catalog, server: &Ser
             OnSchemaChange::Resync | OnSchemaChange::Stop => Step::Stop(reason),
         };
         if let Some(reason) = &saved.let_go {
-            steps.insert(name, Step::Stop(reason.clone()));
+            let anew = plannable && saved.oid != table.oid && settings.on_schema_change == OnSchemaChange::Resync;
+            let step = if anew { Step::Resync(reason.clone()) } else { Step::Stop(reason.clone()) };
+            steps.insert(name, step);
             continue;
         }
         if let Some(reason) = process.unfit.get(&name).filter(|_| plannable) {

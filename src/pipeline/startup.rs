@@ -38,7 +38,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     check_source(process, &sql).await?;
     // Before the catalog: what committed up to here, the plan has seen.
     let planned_at = postgres::catalog::read_flush_lsn(&sql).await?;
-    let mut catalog = catalog::read_tables(&settings, &sql).await?;
+    let mut catalog = catalog::read_tables(&settings, &sql, |name| process.tables.contains_key(name)).await?;
     let server = process.milvus.server_info().await.map_err(RunError::TargetUnreachable)?;
     process.status.send_modify(|status| status.target.version = server.version.clone());
     let steps = evolve::steps(process, &mut catalog, &server).await?;
@@ -96,6 +96,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         .start(followed.map(|(plan, table)| tracked(plan, table, states.get(&plan.id))).collect(), planned_at)
         .await?;
     hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
+    let_go_of_the_absent(process, &plan).await?;
     let visible_from = flush_probe.current_xid().await?;
     let held = held::take(process, &plan, &mut states, visible_from, &mut stream).await?;
     let server_lsn = flush_probe.insert_lsn().await?;
@@ -368,6 +369,35 @@ async fn plan_copy(
         states.insert(table.id, state);
     }
     Ok((states, stopped))
+}
+
+/// Tables of the state that this session does not have: dropped or renamed, or taken out of the configuration. The slot goes on without
+/// them, so should one come back, what happened to it meanwhile was not followed. Written when nothing can refuse this
+/// session any more, and before a change is read.
+async fn let_go_of_the_absent(process: &mut Process, plan: &Plan) -> Result<(), RunError> {
+    let is_here = |name: &str| plan.tables.iter().any(|table| table.qualified_name() == name);
+    let absent: Vec<String> = process.tables.keys().filter(|name| !is_here(name)).cloned().collect();
+    for name in absent {
+        let (schema, table) = name.split_once('.').unwrap_or_default();
+        let is_wanted = process.settings.tables.iter().any(|settings| settings.matches(schema, table));
+        let Some(state) = process.tables.get_mut(&name) else { continue };
+        if is_wanted {
+            tracing::warn!(
+                table = %name, collection = %state.collection,
+                "the table is gone, dropped or renamed: the others go on, and its collection stays as it is. Take it out of the configuration"
+            );
+        }
+        if state.let_go.is_none() {
+            let reason = match is_wanted {
+                true => "it was dropped or renamed for a while",
+                false => "it was not in the configuration for a while",
+            };
+            state.let_go = Some(let_go_sentence(&name, reason));
+            let state = state.clone();
+            process.store.put_table(&name, state).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A table that takes no change in this session.

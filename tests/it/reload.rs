@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration is read again, and one that is no good changes nothing.
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, walvec};
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::wait::until;
 
@@ -55,6 +55,18 @@ async fn tables_come_and_go_by_sighup() {
     daemon.status("the second table is gone", PATIENCE, one).await;
     daemon.ready(PATIENCE).await;
     scene.insert(&first, 131, 140, 8).await;
+    scene.insert(&second, 61, 70, 8).await;
+    scene.converged(&mut daemon).await;
+    // Back again: what happened to it meanwhile was not followed, and nobody takes it for in step.
+    scene.follow(&second, "");
+    scene.reload(&daemon);
+    let sentence = format!(
+        "it was not in the configuration for a while; what happened to it since was let go, so that the slot can go on: `walvec resync public.{second}`"
+    );
+    daemon.status("it is stopped", PATIENCE, |status| status["tables"].to_string().contains(&sentence)).await;
+    let (code, out, err) = walvec("resync", daemon.config(), &[&second]);
+    assert_eq!(code, 0, "{out}{err}");
+    daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
     assert!(daemon.terminate(PATIENCE).await.success());
 }

@@ -194,3 +194,36 @@ async fn by_policy_the_collection_is_made_anew() {
         assert_eq!(daemon.log().matches("the collection is dropped, made anew").count(), 2, "{ddl}");
     }
 }
+
+/// Dropped, renamed away and back, while it runs and before it starts: the other table goes on, and nothing is taken for in step.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_gone_lets_the_others_go_on() {
+    let mut scene = Scene::shared(18).await;
+    let dropped = scene.documents(8).await;
+    let renamed = scene.documents(8).await;
+    let other = scene.documents(8).await;
+    for table in [&dropped, &renamed, &other] {
+        scene.insert(table, 1, 20, 8).await;
+    }
+    let mut daemon = scene.started().await;
+    scene.sql(&format!("drop table {dropped}; alter table {renamed} rename to {renamed}_away")).await;
+    let left = |status: &serde_json::Value| status["tables"].as_array().is_some_and(|tables| tables.len() == 1);
+    daemon.status("one is left", PATIENCE, left).await;
+    daemon.ready(PATIENCE).await;
+    scene.insert(&other, 21, 30, 8).await;
+    scene.insert(&format!("{renamed}_away"), 21, 30, 8).await;
+    scene.caught_up(&mut daemon).await;
+    assert_eq!((scene.count(&other).await, scene.count(&dropped).await), (30, 20), "its collection stays");
+    daemon.kill();
+    scene.sql(&format!("alter table {renamed}_away rename to {renamed}")).await;
+    daemon.restart();
+    let sentence = format!(
+        "it was dropped or renamed for a while; what happened to it since was let go, so that the slot can go on: `walvec resync public.{renamed}`"
+    );
+    daemon.status("it is stopped", PATIENCE, |status| status["tables"].to_string().contains(&sentence)).await;
+    let (code, out, err) = crate::support::daemon::walvec("resync", daemon.config(), &[&renamed]);
+    assert_eq!(code, 0, "{out}{err}");
+    daemon.ready(PATIENCE).await;
+    scene.forget(&dropped);
+    scene.converged(&mut daemon).await;
+}

@@ -36,7 +36,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, Failure> {
     let settings = global.load_with_warnings()?;
     let failed = super::run::failure;
     let source = postgres::connect(&settings.source, "plan").await.map_err(|error| failed(error.into()))?;
-    let catalog = pipeline::read_tables(&settings, &source).await.map_err(failed)?;
+    let catalog = pipeline::read_tables(&settings, &source, |_| false).await.map_err(failed)?;
     let target = pipeline::connect_target(&settings.target).map_err(|error| failed(RunError::TargetSettings(error)))?;
     let server = target.server_info().await.map_err(|error| failed(RunError::TargetUnreachable(error)))?;
     let plan = pipeline::make_plan(&settings, &catalog, &server).map_err(failed)?;
