@@ -83,6 +83,8 @@ pub struct Connection {
     client: Client,
     task: Mutex<Option<JoinHandle<Result<(), tokio_postgres::Error>>>>,
     version_num: u32,
+    /// How long an answer is waited for.
+    patience: Duration,
 }
 
 impl Deref for Connection {
@@ -92,6 +94,10 @@ impl Deref for Connection {
         &self.client
     }
 }
+
+/// Of `wal_sender_timeout`, after which a stream without a sign of life is given up. A server that is slow gets more time than that, one
+/// that is gone behind a line that still acknowledges would keep us for ever: TCP's own timeouts see nothing of it.
+pub(super) const PATIENCE: u32 = 3;
 
 /// Opens an SQL session with the pins in force. Its application_name is that of the settings and `purpose`.
 pub async fn connect(settings: &SourceSettings, purpose: &str) -> Result<Connection> {
@@ -123,7 +129,8 @@ pub async fn connect(settings: &SourceSettings, purpose: &str) -> Result<Connect
         let version = connection.parameter("server_version").unwrap_or("unknown").to_owned();
         // Owned by the `Connection`: it ends when the client is dropped, and its error is asked for in `explain`.
         let task = tokio::spawn(connection);
-        let mut connection = Connection { client, task: Mutex::new(Some(task)), version_num: 0 };
+        let patience = settings.wal_sender_timeout * PATIENCE;
+        let mut connection = Connection { client, task: Mutex::new(Some(task)), version_num: 0, patience };
         connection.version_num = connection.read_version(&version).await?;
         Ok(connection)
     };
@@ -159,10 +166,7 @@ impl Connection {
 
     /// Runs SQL with the simple protocol and returns the rows as text.
     pub(super) async fn simple(&self, doing: &'static str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let messages = match self.client.simple_query(sql).await {
-            Ok(messages) => messages,
-            Err(error) => return Err(self.explain(doing, error).await),
-        };
+        let messages = self.in_time(doing, self.client.simple_query(sql)).await?;
         let row = |message| match message {
             SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
             _ => None,
@@ -177,9 +181,24 @@ impl Connection {
         sql: &str,
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>> {
-        match self.client.query(sql, parameters).await {
-            Ok(rows) => Ok(rows),
-            Err(error) => Err(self.explain(doing, error).await),
+        self.in_time(doing, self.client.query(sql, parameters)).await
+    }
+
+    /// What the server answers. Without an answer in time the connection is of no use any more and closed: something may be under way on it.
+    pub(super) async fn in_time<T>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.explain(doing, error).await),
+            Err(_) => {
+                if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    task.abort();
+                }
+                Err(PostgresError::QueryTimeout { doing, after: self.patience })
+            }
         }
     }
 

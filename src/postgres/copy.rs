@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 pub(super) use binary::CopyRows;
 pub use binary::Tid;
@@ -271,18 +271,11 @@ async fn read_range(
     bytes_max: usize,
 ) -> Result<ChunkRows> {
     let query = select_range(qualified, columns, filter, range);
-    let failed = |error| connection.explain(DOING, error);
-    let mut stream = match connection.copy_out(&query).await {
-        Ok(stream) => pin!(stream),
-        Err(error) => return Err(failed(error).await),
-    };
+    let mut stream = pin!(connection.in_time(DOING, connection.copy_out(&query)).await?);
     let mut parser = CopyRows::new(1 + columns.len());
     let mut chunk = ChunkRows::default();
-    while let Some(message) = stream.next().await {
-        match message {
-            Ok(message) => parser.push(message),
-            Err(error) => return Err(failed(error).await),
-        }
+    while let Some(message) = connection.in_time(DOING, stream.next().map(Option::transpose)).await? {
+        parser.push(message);
         while let Some(mut values) = parser.next_row()? {
             let tid = binary::tid_of(values.pop())?;
             if chunk.tids.last().is_some_and(|last| last.block != tid.block) && chunk.bytes >= bytes_max {

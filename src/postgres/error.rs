@@ -62,6 +62,8 @@ pub enum PostgresError {
         #[source]
         source: PgWireError,
     },
+    #[error("failed to {doing}: no answer within {} s", after.as_secs_f32())]
+    QueryTimeout { doing: &'static str, after: Duration },
     #[error("failed to {doing}: the answer was not understood ({what})")]
     Answer { doing: &'static str, what: String },
     #[error("replication slot {slot:?} could not be created: transactions are still running after {} s{}", waited.as_secs(), named(.blockers))]
@@ -105,6 +107,7 @@ impl PostgresError {
                 replication_disposition(source)
             }
             PostgresError::ConnectTimeout { .. }
+            | PostgresError::QueryTimeout { .. }
             | PostgresError::SlotBlocked { .. }
             | PostgresError::CopyBlocked { .. }
             | PostgresError::StreamSilent { .. }

@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::pin::pin;
 
 use bytes::Buf;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::connect::{Connection, connect};
 use super::copy::CopyRows;
@@ -68,18 +68,12 @@ impl Fetcher {
     /// 42703 or 42P01 when the table changed; 22P02 when a text is not of its type.
     pub async fn fetch(&mut self, shape: &FetchShape, keys: &[Vec<String>]) -> Result<Fetched> {
         let query = statement(shape, keys)?;
-        let failed = |error| self.connection.explain(DOING, error);
-        let mut stream = match self.connection.copy_out(&query).await {
-            Ok(stream) => pin!(stream),
-            Err(error) => return Err(failed(error).await),
-        };
+        let connection = &self.connection;
+        let mut stream = pin!(connection.in_time(DOING, connection.copy_out(&query)).await?);
         let mut parser = CopyRows::new(HEAD + shape.columns.len());
         let (mut view, mut rows) = (None, Vec::new());
-        while let Some(message) = stream.next().await {
-            match message {
-                Ok(message) => parser.push(message),
-                Err(error) => return Err(failed(error).await),
-            }
+        while let Some(message) = connection.in_time(DOING, stream.next().map(Option::transpose)).await? {
+            parser.push(message);
             while let Some(values) = parser.next_row()? {
                 let mut values = values.into_iter();
                 let head = (values.next(), values.next(), values.next(), values.next());

@@ -22,7 +22,7 @@ use pgwire_replication::{FeedbackObserver, PgWireError, ReplicationClient, Repli
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{CHECK_PINS, TRANSACTION_TIMEOUT_SINCE, address, check_pins, replication_config};
+use super::connect::{CHECK_PINS, PATIENCE, TRANSACTION_TIMEOUT_SINCE, address, check_pins, replication_config};
 use super::gate::{Identity, parse_timeline_history};
 use super::pgoutput::{self, POSTGRES_EPOCH_MICROS};
 use super::relation::{Relations, TrackedTable};
@@ -93,6 +93,14 @@ impl Session {
 
     /// Who the server is, read on the session that will stream: no failover can come between.
     pub async fn identify(&mut self) -> Result<Identity> {
+        let after = self.settings.wal_sender_timeout * PATIENCE;
+        match timeout(after, self.identity()).await {
+            Ok(identity) => identity,
+            Err(_) => Err(PostgresError::QueryTimeout { doing: "identify the server", after }),
+        }
+    }
+
+    async fn identity(&mut self) -> Result<Identity> {
         const DOING: &str = "identify the server";
         let failed = |source| PostgresError::Replication { doing: DOING, source };
         let system = self.worker.0.identify_system().await.map_err(failed)?;
@@ -185,9 +193,12 @@ impl Session {
     }
 
     async fn query(&mut self, doing: &'static str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        match self.worker.0.simple_query(sql).await {
-            Ok(rows) => Ok(text_rows(rows)),
-            Err(source) => Err(PostgresError::Replication { doing, source }),
+        // Creating a slot waits for others, for as long as it is told.
+        let after = self.settings.wal_sender_timeout * PATIENCE + self.settings.slot_lock_timeout;
+        match timeout(after, self.worker.0.simple_query(sql)).await {
+            Ok(Ok(rows)) => Ok(text_rows(rows)),
+            Ok(Err(source)) => Err(PostgresError::Replication { doing, source }),
+            Err(_) => Err(PostgresError::QueryTimeout { doing, after }),
         }
     }
 }

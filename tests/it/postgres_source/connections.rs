@@ -60,6 +60,36 @@ async fn a_silent_line_is_given_up_and_a_cut_one_is_transient() {
     }
 }
 
+/// The line acknowledges, and nobody is behind it: TCP sees nothing of that.
+#[tokio::test]
+async fn a_query_that_nobody_answers_is_given_up() {
+    let database = Database::create(18).await;
+    database.client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
+    let oid: u32 = database.client.query_one("select 'docs'::regclass::oid", &[]).await.expect("read").get(0);
+    let mut settings = source(&database);
+    settings.wal_sender_timeout = Duration::from_millis(300);
+    let proxy = Proxy::start(settings.port).await;
+    settings.port = proxy.port();
+    let connection = sql(&settings).await;
+    let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("open");
+    let mut reader = walvec::postgres::copy::ChunkReader::connect(&settings).await.expect("connected");
+    reader.begin(oid).await.expect("a snapshot");
+    proxy.stall();
+    let range = walvec::postgres::copy::Range { from_block: 0, to_block: None };
+    let columns = ["id".into()];
+    let (catalog, identity, rows) =
+        tokio::join!(read_facts(&connection), session.identify(), reader.read_rows(&columns, None, range, usize::MAX));
+    let errors = [catalog.map(drop).err(), identity.map(drop).err(), rows.map(drop).err()];
+    for error in errors {
+        let error = error.expect("nobody answers");
+        assert!(matches!(error, PostgresError::QueryTimeout { .. }), "{error:?}");
+        assert_eq!(error.disposition(), Disposition::Transient);
+    }
+    // What is under way on it must not meet another query.
+    proxy.heal();
+    assert!(read_facts(&connection).await.is_err(), "the connection is closed");
+}
+
 #[tokio::test]
 async fn a_terminated_session_says_why() {
     for major in MAJORS {
