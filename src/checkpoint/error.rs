@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `Clone`, because callers that shared a sync share its failure.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum StoreError {
         "state in {path:?} is damaged ({what}); restore no backup of it, but move it away, drop the slot and copy again"
     )]
     Damaged { path: PathBuf, what: String },
+    #[error("state in {path:?} was not written within {} s; mend the disk, then start again: nothing is lost", waited.as_secs())]
+    Stuck { path: PathBuf, waited: Duration },
     #[error("state store in {path:?} has ended; an earlier message says why")]
     Ended { path: PathBuf },
     /// Our own mistake, refused before it is on disk.

@@ -32,6 +32,8 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -125,6 +127,10 @@ pub struct BlockRange {
     pub to_block: Option<u32>,
 }
 
+/// How long a write may take. A disk that fails may leave sled's flush waiting for ever for the thread that met the error (0.34,
+/// seen with a file that may not grow), and a daemon that waits for it would say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One change of the state. A `Batch` of them is written whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Operation {
@@ -211,6 +217,9 @@ pub struct Store {
 struct Shared {
     requests: mpsc::UnboundedSender<Request>,
     path: PathBuf,
+    patience: Duration,
+    /// A write was not answered in time: nothing will be.
+    stuck: AtomicBool,
 }
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
@@ -245,7 +254,8 @@ impl Store {
             .name("checkpoint".into())
             .spawn(move || writer.run(inbox))
             .map_err(|error| StoreError::unusable(path, error))?;
-        Ok((Store { shared: Arc::new(Shared { requests, path: path.to_owned() }) }, saved))
+        let shared = Shared { requests, path: path.to_owned(), patience: PATIENCE, stuck: AtomicBool::new(false) };
+        Ok((Store { shared: Arc::new(shared) }, saved))
     }
 
     /// Write a batch; it is durable when this returns. Dropping the future does not stop the write.
@@ -253,7 +263,19 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         let ended = || StoreError::Ended { path: self.shared.path.clone() };
         self.shared.requests.send(Request::Write(batch, answer)).map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        self.in_time(answered).await
+    }
+
+    async fn in_time(&self, answered: oneshot::Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
+        let path = self.shared.path.clone();
+        match tokio::time::timeout(self.shared.patience, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(StoreError::Ended { path }),
+            Err(_) => {
+                self.shared.stuck.store(true, Ordering::Relaxed);
+                Err(StoreError::Stuck { path, waited: self.shared.patience })
+            }
+        }
     }
 
     async fn one(&self, operation: Operation) -> Result<(), StoreError> {
@@ -344,12 +366,14 @@ impl Store {
     /// What was asked for before is written, then the lock is free. Other clones get `Ended` from then on.
     pub async fn close(self) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        let ended = StoreError::Ended { path: self.shared.path.clone() };
-        if self.shared.requests.send(Request::Close(answer)).is_err() {
-            return Err(ended);
+        let path = self.shared.path.clone();
+        if self.shared.stuck.load(Ordering::Relaxed) {
+            return Err(StoreError::Stuck { path, waited: self.shared.patience });
         }
-        drop(self);
-        answered.await.map_err(|_| ended)?
+        if self.shared.requests.send(Request::Close(answer)).is_err() {
+            return Err(StoreError::Ended { path });
+        }
+        self.in_time(answered).await
     }
 
     /// Bytes that the store takes on disk; 0 when they cannot be counted.

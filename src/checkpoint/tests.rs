@@ -9,7 +9,7 @@ fn identity() -> Identity {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime")
 }
 
 fn ranges(count: u32) -> Vec<BlockRange> {
@@ -472,4 +472,18 @@ fn fill_the_disk(path: &Path) {
         }
         panic!("the limit was never met");
     });
+}
+
+/// Said, rather than waited for: also when it is closed.
+#[test]
+fn a_disk_that_never_answers_is_an_error() {
+    let (requests, inbox) = mpsc::unbounded_channel();
+    let (path, patience) = (PathBuf::from("/state"), Duration::from_millis(20));
+    let store = Store { shared: Arc::new(Shared { requests, path, patience, stuck: AtomicBool::new(false) }) };
+    runtime().block_on(async {
+        let error = store.checkpoint(Lsn(1)).await.expect_err("nobody writes");
+        assert!(matches!(error, StoreError::Stuck { .. }), "{error}");
+        assert!(matches!(store.close().await, Err(StoreError::Stuck { .. })));
+    });
+    drop(inbox);
 }

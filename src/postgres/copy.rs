@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 
-pub(super) use binary::CopyRows;
-pub use binary::Tid;
+pub use binary::{CopyRows, Tid};
 
 use super::connect::{Connection, connect};
 use super::{PostgresError, Result, SelectColumn, quote_literal, quote_qualified};

@@ -18,7 +18,7 @@ use crate::support::scene::{PATIENCE, Scene, embedding};
 use crate::support::world::{Fault, World};
 
 /// How long `cargo test` does this.
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 180;
 /// Steps of one seed: of the workload, or faults.
 const STEPS: usize = 60;
 

@@ -21,6 +21,7 @@
 //! resync           a table copied again in place
 //! restart          killed, stopped, started again, and started where it must not start
 //! fault_matrix     each fault in each state of the daemon
+//! fuzz             what comes from outside, changed at random
 //! chaos            everything at once, by a seed
 //! faults           lines that break, servers that die, answers that get lost
 //! milvus_servers   what only a real Milvus shows
@@ -45,6 +46,7 @@ mod dead_letters;
 mod fault_matrix;
 mod faults;
 mod filters;
+mod fuzz;
 mod guard;
 mod keys;
 mod layering;

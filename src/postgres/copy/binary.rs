@@ -13,9 +13,9 @@ use crate::postgres::{PostgresError, Result};
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// One row.
-pub(in crate::postgres) type Values = Vec<Value>;
+pub type Values = Vec<Value>;
 
-pub(in crate::postgres) struct CopyRows {
+pub struct CopyRows {
     columns: usize,
     buffer: Bytes,
     state: State,
@@ -38,12 +38,12 @@ impl From<TryGetError> for Incomplete {
 }
 
 impl CopyRows {
-    pub(in crate::postgres) fn new(columns: usize) -> CopyRows {
+    pub fn new(columns: usize) -> CopyRows {
         CopyRows { columns, buffer: Bytes::new(), state: State::Header }
     }
 
     /// Adds a message. It is copied only when the one before ended inside a row.
-    pub(in crate::postgres) fn push(&mut self, message: Bytes) {
+    pub fn push(&mut self, message: Bytes) {
         if self.buffer.is_empty() {
             self.buffer = message;
         } else {
@@ -55,7 +55,7 @@ impl CopyRows {
     }
 
     /// The next complete row, or `None` until more is pushed.
-    pub(in crate::postgres) fn next_row(&mut self) -> Result<Option<Values>> {
+    pub fn next_row(&mut self) -> Result<Option<Values>> {
         if self.state == State::Header {
             let mut rest = self.buffer.clone();
             match header(&mut rest)? {
@@ -85,7 +85,7 @@ impl CopyRows {
     }
 
     /// The stream has ended: was everything there, up to the trailer?
-    pub(in crate::postgres) fn finish(&self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         if self.state == State::Done && self.buffer.is_empty() { Ok(()) } else { Err(format("it ends early")) }
     }
 }
