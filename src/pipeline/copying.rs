@@ -1,4 +1,4 @@
-//! The copy: which chunks are left, who reads them, and what became of them.
+//! The copy: which chunks are left, who reads them, and what the session does with what they say.
 //!
 //! Readers are tasks with a connection each. A reader asks for work; the session opens a chunk in the engine at a
 //! commit boundary and hands it over. The reader locks, takes a snapshot (L) and lets the engine judge it (V), again
@@ -13,18 +13,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::GuardState;
 use crate::change::{FullXid, Lsn, Oid, Row, TableId};
-use crate::checkpoint::{BlockRange, TableState};
+use crate::checkpoint::{BlockRange, LeafState, TableState};
 use crate::config::SourceSettings;
 use crate::engine::{ChunkId, Visibility};
 use crate::mutation::{Key, Refusal};
 use crate::plan::Plan;
 use crate::postgres::copy::{ChunkReader, ChunkView};
-use crate::postgres::{self, PostgresError, SelectColumn};
+use crate::postgres::{self, Disposition, PostgresError, SelectColumn};
 
 use super::clock::Backoff;
 use super::fetching::select;
 use super::resync::Opened;
+use super::session::{SWEEP_BYTES, Session, Written};
 
 /// A blocked snapshot is reported, with the pids that hold it back, when it has waited this long.
 const BLOCKED_REPORT: Duration = Duration::from_secs(2);
@@ -247,6 +249,156 @@ impl Copy {
             self.swept.retain(|_, (swept, _)| *swept != table);
         }
         open
+    }
+}
+
+impl Session {
+    pub(super) fn open_chunks(&mut self) {
+        if self.is_stopping() || self.guard.state() == GuardState::CopyPaused {
+            return;
+        }
+        let reserve = usize::try_from(self.context.settings.pipeline.chunk_bytes).unwrap_or(usize::MAX);
+        let engine = &mut self.engine;
+        self.copy.assign(|work| engine.open_chunk(work.table, reserve, work.hold));
+        self.copy.open_sweeps(|table| engine.open_chunk(table, SWEEP_BYTES, false));
+    }
+
+    pub(super) fn heard_from_copy(&mut self, news: CopyNews) {
+        match news {
+            CopyNews::Idle { held, reader } => {
+                if !self.is_stopping() {
+                    self.copy.reader_waits(held, reader);
+                }
+            }
+            CopyNews::HeldSnapshot { chunk, insert_lsn } => self.engine.chunk_snapshot_held(chunk, insert_lsn),
+            CopyNews::HeldSnapshotLost { error } => {
+                self.changed =
+                    Some(format!("the snapshot of tables with `auto_id` was lost ({error}), their copy begins anew"));
+            }
+            CopyNews::Snapshot { chunk, view, reply } => {
+                let verdict = match self.copy.is_open(chunk) {
+                    true => self.engine.chunk_snapshot(chunk, &view.snapshot, view.insert_lsn),
+                    false => Visibility::Valid, // given up meanwhile: its rows will not be used
+                };
+                // A reader that is gone needs no answer.
+                reply.send(verdict).unwrap_or_default();
+            }
+            CopyNews::Blocked { table, by: Some(by) } => drop(self.blocked_by.insert(table, by)),
+            CopyNews::Blocked { table, by: None } => drop(self.blocked_by.remove(&table)),
+            CopyNews::Rows { chunk, rows, bytes } => {
+                if let Some(work) = self.copy.work(chunk) {
+                    let collection = &self.context.target.collections[work.table.0 as usize];
+                    collection.metrics.copied.inc_by(rows.len() as u64);
+                    collection.metrics.copied_bytes.inc_by(bytes as u64);
+                    self.engine.chunk_rows(chunk, rows);
+                }
+            }
+            CopyNews::Unkeyed { table, refusal } => {
+                self.engine.stop_table(table, format!("a row cannot have a key: {refusal}"));
+            }
+            CopyNews::OpenSweep { table, reply } => self.copy.sweep_waits(table, reply),
+            CopyNews::Absent { chunk, keys } => {
+                if self.copy.is_open(chunk) {
+                    self.engine.chunk_rows(chunk, keys.into_iter().map(|key| (key, None)).collect());
+                }
+            }
+            CopyNews::SweepFailed { chunk } => {
+                self.engine.abandon_chunk(chunk);
+                self.engine.discard_unflushed();
+                self.copy.sweep_done(chunk, false);
+            }
+            CopyNews::Swept { table } => {
+                self.swept.push(table);
+                self.awaits_horizon = true;
+            }
+            CopyNews::Rewritten { chunk } => {
+                self.engine.abandon_chunk(chunk);
+                if let Some(work) = self.copy.take(chunk) {
+                    self.replan_leaf(&work);
+                }
+            }
+            CopyNews::Failed { chunk, error } => {
+                self.engine.abandon_chunk(chunk);
+                self.engine.discard_unflushed();
+                if let Some(work) = self.copy.take(chunk) {
+                    if error.disposition() == Disposition::Definite {
+                        let reason = format!("it cannot be copied: {error}");
+                        self.engine.stop_table(work.table, reason);
+                    } else {
+                        tracing::warn!(table = %self.name(work.table), error = &error as &dyn std::error::Error, "a chunk failed, reading it again");
+                        self.copy.again(work);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every row of the chunk is acknowledged: make that durable.
+    pub(super) fn chunk_done(&mut self, chunk: ChunkId) {
+        if self.copy.sweep_done(chunk, true) {
+            return;
+        }
+        let Some(work) = self.copy.work(chunk).cloned() else { return };
+        let (store, name) = (self.context.store.clone(), self.name(work.table));
+        self.push_write(async move {
+            store.mark_chunks_done(&name, work.leaf, vec![work.index as u32]).await?;
+            Ok(Written::ChunkDone { chunk, work })
+        });
+    }
+
+    /// The leaf has a new file: its ranges and what was done of them mean nothing any more (L).
+    fn replan_leaf(&mut self, work: &Work) {
+        let table = work.table;
+        tracing::info!(table = %self.name(table), "the table was rewritten, its copy begins anew");
+        for chunk in self.copy.forget(table, Some(work.leaf)) {
+            self.engine.abandon_chunk(chunk);
+        }
+        let (context, leaf) = (Arc::clone(&self.context), work.leaf);
+        self.replans.spawn(async move { (table, super::startup::plan_leaf_until_it_works(&context, leaf).await) });
+    }
+
+    /// File node, list and cleared flags in one batch.
+    pub(super) fn replace_leaf(&mut self, table: TableId, leaf: LeafState) {
+        if self.asked_anew.contains(&table) {
+            return;
+        }
+        let (store, name) = (self.context.store.clone(), self.name(table));
+        self.push_write(async move {
+            store.replace_leaf(&name, leaf.clone()).await?;
+            Ok(Written::LeafReplaced { table, leaf })
+        });
+    }
+
+    pub(super) fn finish_copy_if_over(&mut self, table: TableId) {
+        let Some(state) = self.tables.get(&table) else { return };
+        match state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
+            true if state.copied => {}
+            true if state.sweep => self.start_sweep(table),
+            true => self.mark_copied(table),
+            false => {}
+        }
+    }
+
+    /// A row that the sweep found may still be on its way by the stream: only when that has arrived is nothing of before left.
+    pub(super) fn finish_sweeps(&mut self) {
+        let progress = self.engine.progress();
+        let over = |table: &TableId| self.engine.table(*table).horizon <= progress;
+        let done: Vec<TableId> = self.swept.iter().copied().filter(over).collect();
+        self.swept.retain(|table| !done.contains(table));
+        for table in done {
+            self.mark_copied(table);
+        }
+    }
+
+    fn mark_copied(&mut self, table: TableId) {
+        if self.asked_anew.contains(&table) {
+            return;
+        }
+        let (store, name) = (self.context.store.clone(), self.name(table));
+        self.push_write(async move {
+            store.mark_copied(&name).await?;
+            Ok(Written::Copied(table))
+        });
     }
 }
 

@@ -11,6 +11,9 @@
 //!
 //! Swap the first two and rows are lost; swap the last two and the start gate cannot tell our progress from somebody
 //! else's. A lost stream ends the session; `pipeline::run` starts the next one at the checkpoint (R).
+//!
+//! More of what it does stands where its news come from: chunks in `copying`, positions and the slot in `source_watch`,
+//! dead letters in `letters`, new copies in `resync`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,18 +25,17 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::admin::GuardState;
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
 use crate::commands::{Command, Taken, Wish};
 use crate::config::Settings;
 use crate::config::settings::{OnAddColumn, OnSchemaChange, OnStop};
-use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId, Visibility};
+use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId};
 use crate::letters::Letter;
 use crate::metrics::TablePhase;
 use crate::mutation::{Key, Refusal};
 use crate::postgres::fetch::{Fetched, Fetcher};
-use crate::postgres::{self, Disposition, PostgresError};
+use crate::postgres::{self, PostgresError};
 
 use super::clock::Backoff;
 use super::copying::{Copy, CopyNews, Work};
@@ -48,7 +50,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Status and gauges are refreshed this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// What a chunk of keys to be swept is expected to hold.
-const SWEEP_BYTES: usize = 64 << 10;
+pub(super) const SWEEP_BYTES: usize = 64 << 10;
 /// After a loss, requests in flight get this long to be answered before they are given up as unknown.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -123,7 +125,7 @@ pub(super) struct Session {
     pub(super) slot: Option<postgres::slot::Slot>,
     pub(super) guard: Guard,
     /// The oldest heartbeat that progress has not passed, and when it was written.
-    heartbeat: Option<(Lsn, std::time::Instant)>,
+    pub(super) heartbeat: Option<(Lsn, std::time::Instant)>,
     pub(super) blocked_by: BTreeMap<TableId, String>,
     pub(super) copy: Copy,
     /// How far Milvus has built the indexes.
@@ -138,7 +140,7 @@ pub(super) struct Session {
     fetch_backoff: Backoff,
     fetch_delay: Duration,
     /// New chunk lists of leaves that were rewritten; may wait for a server that is away.
-    replans: JoinSet<(TableId, LeafState)>,
+    pub(super) replans: JoinSet<(TableId, LeafState)>,
     /// In the order in which they were asked for, which is the store's: what `written` does must not overtake.
     writes: FuturesOrdered<BoxFuture<'static, Result<Written, StoreError>>>,
     writing_checkpoint: bool,
@@ -146,12 +148,12 @@ pub(super) struct Session {
     copy_news: mpsc::Receiver<CopyNews>,
     source_news: mpsc::Receiver<News>,
     flush_wanted: watch::Sender<Lsn>,
-    fences: mpsc::Sender<()>,
+    pub(super) fences: mpsc::Sender<()>,
     /// The position for which a fence was asked last, and whether a table may still wait for one.
-    fenced: Lsn,
-    awaits_horizon: bool,
+    pub(super) fenced: Lsn,
+    pub(super) awaits_horizon: bool,
     /// Tables whose sweep is over, until progress has passed what it has seen.
-    swept: Vec<TableId>,
+    pub(super) swept: Vec<TableId>,
     /// Tables of which a new copy was asked for: nothing of the old one may be written behind that.
     pub(super) asked_anew: BTreeSet<TableId>,
     /// Readers and watchers: they end with the session.
@@ -159,7 +161,7 @@ pub(super) struct Session {
     pub(super) copy_say: mpsc::Sender<CopyNews>,
     stopping: Option<u64>,
     /// A table changed, and start-up has to deal with it: the session ends.
-    changed: Option<String>,
+    pub(super) changed: Option<String>,
     noticed: Vec<(TableId, Vec<String>)>,
     unfit: Option<(TableId, String)>,
 }
@@ -575,156 +577,6 @@ impl Session {
         }
     }
 
-    // ---------------------------------------------------------------------------------------------------- the copy
-
-    fn open_chunks(&mut self) {
-        if self.stopping.is_some() || self.guard.state() == GuardState::CopyPaused {
-            return;
-        }
-        let reserve = usize::try_from(self.context.settings.pipeline.chunk_bytes).unwrap_or(usize::MAX);
-        let engine = &mut self.engine;
-        self.copy.assign(|work| engine.open_chunk(work.table, reserve, work.hold));
-        self.copy.open_sweeps(|table| engine.open_chunk(table, SWEEP_BYTES, false));
-    }
-
-    fn heard_from_copy(&mut self, news: CopyNews) {
-        match news {
-            CopyNews::Idle { held, reader } => {
-                if self.stopping.is_none() {
-                    self.copy.reader_waits(held, reader);
-                }
-            }
-            CopyNews::HeldSnapshot { chunk, insert_lsn } => self.engine.chunk_snapshot_held(chunk, insert_lsn),
-            CopyNews::HeldSnapshotLost { error } => {
-                self.changed =
-                    Some(format!("the snapshot of tables with `auto_id` was lost ({error}), their copy begins anew"));
-            }
-            CopyNews::Snapshot { chunk, view, reply } => {
-                let verdict = match self.copy.is_open(chunk) {
-                    true => self.engine.chunk_snapshot(chunk, &view.snapshot, view.insert_lsn),
-                    false => Visibility::Valid, // given up meanwhile: its rows will not be used
-                };
-                // A reader that is gone needs no answer.
-                reply.send(verdict).unwrap_or_default();
-            }
-            CopyNews::Blocked { table, by: Some(by) } => drop(self.blocked_by.insert(table, by)),
-            CopyNews::Blocked { table, by: None } => drop(self.blocked_by.remove(&table)),
-            CopyNews::Rows { chunk, rows, bytes } => {
-                if let Some(work) = self.copy.work(chunk) {
-                    let collection = &self.context.target.collections[work.table.0 as usize];
-                    collection.metrics.copied.inc_by(rows.len() as u64);
-                    collection.metrics.copied_bytes.inc_by(bytes as u64);
-                    self.engine.chunk_rows(chunk, rows);
-                }
-            }
-            CopyNews::Unkeyed { table, refusal } => {
-                self.engine.stop_table(table, format!("a row cannot have a key: {refusal}"));
-            }
-            CopyNews::OpenSweep { table, reply } => self.copy.sweep_waits(table, reply),
-            CopyNews::Absent { chunk, keys } => {
-                if self.copy.is_open(chunk) {
-                    self.engine.chunk_rows(chunk, keys.into_iter().map(|key| (key, None)).collect());
-                }
-            }
-            CopyNews::SweepFailed { chunk } => {
-                self.engine.abandon_chunk(chunk);
-                self.engine.discard_unflushed();
-                self.copy.sweep_done(chunk, false);
-            }
-            CopyNews::Swept { table } => {
-                self.swept.push(table);
-                self.awaits_horizon = true;
-            }
-            CopyNews::Rewritten { chunk } => {
-                self.engine.abandon_chunk(chunk);
-                if let Some(work) = self.copy.take(chunk) {
-                    self.replan_leaf(&work);
-                }
-            }
-            CopyNews::Failed { chunk, error } => {
-                self.engine.abandon_chunk(chunk);
-                self.engine.discard_unflushed();
-                if let Some(work) = self.copy.take(chunk) {
-                    if error.disposition() == Disposition::Definite {
-                        let reason = format!("it cannot be copied: {error}");
-                        self.engine.stop_table(work.table, reason);
-                    } else {
-                        tracing::warn!(table = %self.name(work.table), error = &error as &dyn std::error::Error, "a chunk failed, reading it again");
-                        self.copy.again(work);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Every row of the chunk is acknowledged: make that durable.
-    fn chunk_done(&mut self, chunk: ChunkId) {
-        if self.copy.sweep_done(chunk, true) {
-            return;
-        }
-        let Some(work) = self.copy.work(chunk).cloned() else { return };
-        let (store, name) = (self.context.store.clone(), self.name(work.table));
-        self.push_write(async move {
-            store.mark_chunks_done(&name, work.leaf, vec![work.index as u32]).await?;
-            Ok(Written::ChunkDone { chunk, work })
-        });
-    }
-
-    /// The leaf has a new file: its ranges and what was done of them mean nothing any more (L).
-    fn replan_leaf(&mut self, work: &Work) {
-        let table = work.table;
-        tracing::info!(table = %self.name(table), "the table was rewritten, its copy begins anew");
-        for chunk in self.copy.forget(table, Some(work.leaf)) {
-            self.engine.abandon_chunk(chunk);
-        }
-        let (context, leaf) = (Arc::clone(&self.context), work.leaf);
-        self.replans.spawn(async move { (table, super::startup::plan_leaf_until_it_works(&context, leaf).await) });
-    }
-
-    /// File node, list and cleared flags in one batch.
-    fn replace_leaf(&mut self, table: TableId, leaf: LeafState) {
-        if self.asked_anew.contains(&table) {
-            return;
-        }
-        let (store, name) = (self.context.store.clone(), self.name(table));
-        self.push_write(async move {
-            store.replace_leaf(&name, leaf.clone()).await?;
-            Ok(Written::LeafReplaced { table, leaf })
-        });
-    }
-
-    fn finish_copy_if_over(&mut self, table: TableId) {
-        let Some(state) = self.tables.get(&table) else { return };
-        match state.leaves.iter().all(|leaf| leaf.done.iter().all(|done| *done)) {
-            true if state.copied => {}
-            true if state.sweep => self.start_sweep(table),
-            true => self.mark_copied(table),
-            false => {}
-        }
-    }
-
-    /// A row that the sweep found may still be on its way by the stream: only when that has arrived is nothing of before left.
-    fn finish_sweeps(&mut self) {
-        let progress = self.engine.progress();
-        let over = |table: &TableId| self.engine.table(*table).horizon <= progress;
-        let done: Vec<TableId> = self.swept.iter().copied().filter(over).collect();
-        self.swept.retain(|table| !done.contains(table));
-        for table in done {
-            self.mark_copied(table);
-        }
-    }
-
-    fn mark_copied(&mut self, table: TableId) {
-        if self.asked_anew.contains(&table) {
-            return;
-        }
-        let (store, name) = (self.context.store.clone(), self.name(table));
-        self.push_write(async move {
-            store.mark_copied(&name).await?;
-            Ok(Written::Copied(table))
-        });
-    }
-
     // --------------------------------------------------------------------------------------------- what is durable
 
     /// Acknowledged → flushed. One write at a time, no more often than the interval, sooner when `now`.
@@ -823,113 +675,6 @@ impl Session {
         };
         // An asker that went away needs no answer.
         answer.send(taken).unwrap_or_default();
-    }
-
-    // ------------------------------------------------------------------------------------------------- the source
-
-    fn heard_from_source(&mut self, news: News) -> Result<Result<(), PostgresError>, RunError> {
-        match news {
-            News::Flushed(lsn) => self.engine.flushed(lsn),
-            News::FlushConnectionLost(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "connection lost, reading again what may not be durable"
-                );
-                self.engine.discard_unflushed();
-            }
-            News::Position(lsn) => {
-                self.server_lsn = lsn;
-                self.context.metrics.lag.server_lsn(lsn);
-            }
-            News::Slot(slot) => {
-                self.slot = slot;
-                self.guard_slot()?;
-            }
-            News::Heartbeat(lsn) => self.heartbeat = self.heartbeat.or(Some((lsn, std::time::Instant::now()))),
-            News::SynchronousStandbyNames(names) => {
-                if postgres::catalog::waits_for(&names, &self.context.settings.source.application_name) {
-                    return Err(RunError::SynchronousStandby { names });
-                }
-            }
-            News::ShapeChanged(what) => return Ok(Err(PostgresError::ShapeChanged { what })),
-            News::MonitorLost(error) => return Ok(Err(error)),
-        }
-        Ok(Ok(()))
-    }
-
-    fn guard_slot(&mut self) -> Result<(), RunError> {
-        let Some(slot) = self.slot.clone() else { return Ok(()) };
-        let steps = self.guard.judge(&slot);
-        let retained = slot.retained_bytes.unwrap_or(0);
-        if steps.changed {
-            let (mebibytes, left) = (retained >> 20, slot.safe_wal_size.map(|bytes| bytes >> 20));
-            match self.guard.state() {
-                GuardState::Ok => tracing::info!(mebibytes, "the slot keeps little WAL again"),
-                GuardState::Warned if Guard::lags(&slot) => {
-                    tracing::warn!(
-                        mebibytes,
-                        left,
-                        "PostgreSQL keeps much WAL for the slot: see what slows the target down, or which table stopped"
-                    );
-                }
-                GuardState::Warned => {
-                    tracing::warn!(
-                        mebibytes,
-                        left,
-                        "PostgreSQL keeps much WAL for the slot, and not for our lag: end the oldest write transaction (pg_stat_activity)"
-                    );
-                }
-                GuardState::CopyPaused => {
-                    tracing::warn!(
-                        mebibytes,
-                        left,
-                        "PostgreSQL keeps so much WAL for the slot that copies are paused until the stream has caught up"
-                    );
-                }
-            }
-        }
-        if steps.release_stopped {
-            for table in self.tables.keys().copied().collect::<Vec<_>>() {
-                self.let_go(table);
-            }
-        }
-        match steps.give_up {
-            None => Ok(()),
-            Some(limit) => Err(RunError::SlotGivenUp { slot: slot.name, retained, limit, outcome: String::new() }),
-        }
-    }
-
-    /// How long a heartbeat took until everything before it was acknowledged, or takes already.
-    fn note_heartbeat(&mut self) {
-        let Some((lsn, written)) = self.heartbeat else { return };
-        let seconds = &self.context.metrics.heartbeat_seconds;
-        if self.engine.progress() >= lsn {
-            self.heartbeat = None;
-            seconds.set(written.elapsed().as_secs_f64());
-        } else {
-            seconds.set(seconds.get().max(written.elapsed().as_secs_f64()));
-        }
-    }
-
-    /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.
-    fn ask_for_fence(&mut self) {
-        if !self.awaits_horizon {
-            return;
-        }
-        let progress = self.engine.progress();
-        let waits = self
-            .tables
-            .keys()
-            .filter(|id| self.tables[id].copied || self.swept.contains(id))
-            .map(|id| self.engine.table(*id))
-            .filter(|t| !t.following && t.stopped.is_none());
-        let Some(horizon) = waits.map(|table| table.horizon).max() else {
-            self.awaits_horizon = false; // until another table's copy is finished
-            return;
-        };
-        if self.fenced < horizon && progress < horizon && self.stopping.is_none() && self.fences.try_send(()).is_ok() {
-            self.fenced = horizon;
-        }
     }
 
     // ----------------------------------------------------------------------------------------------------- the end

@@ -1,4 +1,5 @@
-//! Questions to PostgreSQL beside the stream: what is flushed, where the server is, how the slot stands.
+//! Questions to PostgreSQL beside the stream: what is flushed, where the server is, how the slot stands; and what the session
+//! does with the answers.
 //!
 //! Two connections, each in a task of its own. The one that answers `WaitFlushed` was opened before any snapshot that
 //! it speaks for: if it is lost, the server may have crashed, and what is not known to be durable is dropped (W). The
@@ -10,11 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use crate::admin::GuardState;
 use crate::change::{Lsn, Oid};
 use crate::config::SourceSettings;
 use crate::postgres::{self, PostgresError};
 
+use super::RunError;
 use super::clock::Backoff;
+use super::guard::Guard;
+use super::session::Session;
 
 /// How often the server's position is asked for, and how often everything about the slot.
 const POSITION_INTERVAL: Duration = Duration::from_secs(1);
@@ -166,6 +171,113 @@ async fn watch_server(
                 Some(()) => drop(probe.emit("fence").await?),
                 None => return Ok(()),
             }
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn heard_from_source(&mut self, news: News) -> Result<Result<(), PostgresError>, RunError> {
+        match news {
+            News::Flushed(lsn) => self.engine.flushed(lsn),
+            News::FlushConnectionLost(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "connection lost, reading again what may not be durable"
+                );
+                self.engine.discard_unflushed();
+            }
+            News::Position(lsn) => {
+                self.server_lsn = lsn;
+                self.context.metrics.lag.server_lsn(lsn);
+            }
+            News::Slot(slot) => {
+                self.slot = slot;
+                self.guard_slot()?;
+            }
+            News::Heartbeat(lsn) => self.heartbeat = self.heartbeat.or(Some((lsn, std::time::Instant::now()))),
+            News::SynchronousStandbyNames(names) => {
+                if postgres::catalog::waits_for(&names, &self.context.settings.source.application_name) {
+                    return Err(RunError::SynchronousStandby { names });
+                }
+            }
+            News::ShapeChanged(what) => return Ok(Err(PostgresError::ShapeChanged { what })),
+            News::MonitorLost(error) => return Ok(Err(error)),
+        }
+        Ok(Ok(()))
+    }
+
+    fn guard_slot(&mut self) -> Result<(), RunError> {
+        let Some(slot) = self.slot.clone() else { return Ok(()) };
+        let steps = self.guard.judge(&slot);
+        let retained = slot.retained_bytes.unwrap_or(0);
+        if steps.changed {
+            let (mebibytes, left) = (retained >> 20, slot.safe_wal_size.map(|bytes| bytes >> 20));
+            match self.guard.state() {
+                GuardState::Ok => tracing::info!(mebibytes, "the slot keeps little WAL again"),
+                GuardState::Warned if Guard::lags(&slot) => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps much WAL for the slot: see what slows the target down, or which table stopped"
+                    );
+                }
+                GuardState::Warned => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps much WAL for the slot, and not for our lag: end the oldest write transaction (pg_stat_activity)"
+                    );
+                }
+                GuardState::CopyPaused => {
+                    tracing::warn!(
+                        mebibytes,
+                        left,
+                        "PostgreSQL keeps so much WAL for the slot that copies are paused until the stream has caught up"
+                    );
+                }
+            }
+        }
+        if steps.release_stopped {
+            for table in self.tables.keys().copied().collect::<Vec<_>>() {
+                self.let_go(table);
+            }
+        }
+        match steps.give_up {
+            None => Ok(()),
+            Some(limit) => Err(RunError::SlotGivenUp { slot: slot.name, retained, limit, outcome: String::new() }),
+        }
+    }
+
+    /// How long a heartbeat took until everything before it was acknowledged, or takes already.
+    pub(super) fn note_heartbeat(&mut self) {
+        let Some((lsn, written)) = self.heartbeat else { return };
+        let seconds = &self.context.metrics.heartbeat_seconds;
+        if self.engine.progress() >= lsn {
+            self.heartbeat = None;
+            seconds.set(written.elapsed().as_secs_f64());
+        } else {
+            seconds.set(seconds.get().max(written.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// A table that only waits for progress to pass its horizon needs a commit to come by; on a quiet server none does.
+    pub(super) fn ask_for_fence(&mut self) {
+        if !self.awaits_horizon {
+            return;
+        }
+        let progress = self.engine.progress();
+        let waits = self
+            .tables
+            .keys()
+            .filter(|id| self.tables[id].copied || self.swept.contains(id))
+            .map(|id| self.engine.table(*id))
+            .filter(|t| !t.following && t.stopped.is_none());
+        let Some(horizon) = waits.map(|table| table.horizon).max() else {
+            self.awaits_horizon = false; // until another table's copy is finished
+            return;
+        };
+        if self.fenced < horizon && progress < horizon && !self.is_stopping() && self.fences.try_send(()).is_ok() {
+            self.fenced = horizon;
         }
     }
 }
