@@ -79,6 +79,9 @@ async fn every_row_is_one_entity_beside_writers_and_kills() {
         scene.extra = "[pipeline]\nchunk_bytes = \"1 MiB\"\ncheckpoint_interval = \"50ms\"".to_owned();
         let table = keyless(&mut scene, "").await;
         scene.sql(&rows(&table, 1, 5_000, 2)).await;
+        // Our sessions have none of it: the snapshot is idle while the target takes what was read.
+        let database = scene.database();
+        scene.sql(&format!("alter database {database} set idle_in_transaction_session_timeout = '20ms'")).await;
         // Transactions that are open when the snapshot is taken, of all lengths, with savepoints that are rolled back.
         let done = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..3i64)

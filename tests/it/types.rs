@@ -15,6 +15,7 @@ use walvec::postgres::catalog::read_tables;
 use walvec::postgres::{array, pgvector};
 
 use crate::support::postgres::Database;
+use crate::support::scene::Scene;
 
 /// SplitMix64: enough to scatter values.
 struct Random(u64);
@@ -616,4 +617,32 @@ async fn every_type_prints_as_the_server_prints_it() {
             }
         }
     }
+}
+
+/// Types are known by name and extension, wherever their extension is and whatever our search_path says.
+#[tokio::test(flavor = "multi_thread")]
+async fn extensions_in_another_schema_are_the_same_types() {
+    let mut scene = Scene::shared(18).await;
+    scene
+        .sql(
+            "create schema \"Ext s\"; alter extension vector set schema \"Ext s\"; create extension citext schema \"Ext s\";
+             create extension hstore schema \"Ext s\"; set search_path = public, \"Ext s\"",
+        )
+        .await;
+    let table = scene
+        .table("id citext primary key, h hstore, n int, embedding vector(700) not null, halves halfvec(4), few sparsevec(9)")
+        .await;
+    scene.sql(&format!("create index on {table} using hnsw (embedding vector_l2_ops)")).await;
+    let embedding = crate::support::scene::embedding("i", 700);
+    let rows = |from: i64, to: i64| {
+        format!(
+            "insert into {table} select 'Ab' || i, hstore('a', i::text), i, {embedding}, '[1,2,3,4]', '{{1:1,9:2}}/9' from generate_series({from}, {to}) i"
+        )
+    };
+    scene.sql(&rows(1, 20)).await;
+    let mut daemon = scene.started().await;
+    scene
+        .sql(&format!("{}; update {table} set n = -n where n > 3; update {table} set id = 'aB1' where id = 'Ab1'; delete from {table} where id = 'ab2'", rows(21, 25)))
+        .await;
+    scene.converged(&mut daemon).await;
 }
