@@ -158,7 +158,11 @@ async fn disturb(world: &mut World, scene: &mut Scene, daemon: &mut Daemon, tabl
         0 => {
             daemon.terminate(PATIENCE).await;
         }
-        1 => scene.reload(daemon),
+        1 => {
+            // Before it listens for it, SIGHUP ends a process.
+            daemon.status("it answers", PATIENCE, |_| true).await;
+            scene.reload(daemon);
+        }
         2 => {
             let table = &tables[rng.below(tables.len())];
             // A daemon that is just connecting may not know the table yet.
