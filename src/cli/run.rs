@@ -10,7 +10,7 @@ use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, Status};
@@ -29,6 +29,8 @@ use super::{Exit, Failure, Global};
 pub struct Args {}
 
 pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
+    // Before anything else: until somebody listens for it, SIGHUP ends the process.
+    let hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Temporary, error))?;
     let path = global.path()?;
     let Loaded { settings, warnings } = global.load()?;
     telemetry::init(&settings.log).map_err(|error| Failure::new(Exit::Configuration, error))?;
@@ -44,7 +46,7 @@ pub async fn run(Args {}: Args, global: &Global) -> Result<Exit, Failure> {
     let (stop, stopping) = watch::channel(false);
     listen_to_signals(stop)?;
     let (reload, reloads) = watch::channel(Arc::new(settings.clone()));
-    listen_to_reloads(path, reload)?;
+    listen_to_reloads(hangups, path, reload);
     let letters = Arc::new(Letters::default());
     let (asking, commands) = Commands::channel();
     let admin = serve_admin(&settings, &status, &metrics, (&letters, asking)).await?;
@@ -148,10 +150,9 @@ fn listen_to_signals(stop: watch::Sender<bool>) -> Result<(), Failure> {
 }
 
 /// SIGHUP: read the configuration again. One that is no good changes nothing.
-fn listen_to_reloads(path: PathBuf, reload: watch::Sender<Arc<Settings>>) -> Result<(), Failure> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Temporary, error))?;
+fn listen_to_reloads(mut hangups: Signal, path: PathBuf, reload: watch::Sender<Arc<Settings>>) {
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
+        while hangups.recv().await.is_some() {
             let file = path.clone();
             // Secrets may come from commands that take their time.
             let loaded = match tokio::task::spawn_blocking(move || config::load(&file)).await {
@@ -179,7 +180,6 @@ fn listen_to_reloads(path: PathBuf, reload: watch::Sender<Arc<Settings>>) -> Res
             }
         }
     });
-    Ok(())
 }
 
 /// What a running daemon cannot change.

@@ -180,7 +180,7 @@ impl Copy {
                 drop(reader.send(Assignment { chunk, work }));
             }
         }
-        if self.held_queue.is_empty() && !self.open.values().any(|work| work.held) {
+        if !self.idle.is_empty() && self.held_queue.is_empty() && !self.open.values().any(|work| work.held) {
             self.idle.retain(|(held, _)| !held); // nothing is left under its snapshot, so it may let it go
         }
     }

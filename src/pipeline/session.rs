@@ -174,6 +174,8 @@ pub(super) struct Begin {
     pub(super) stopped: Vec<super::startup::Stopped>,
     pub(super) checkpoint: Lsn,
     pub(super) server_lsn: Lsn,
+    /// As the server showed it when the stream had begun.
+    pub(super) slot: Option<postgres::slot::Slot>,
     pub(super) flush_probe: postgres::probe::Probe,
     pub(super) monitor_probe: postgres::probe::Probe,
     /// The snapshot of tables whose rows are numbered, where any is left to copy.
@@ -232,7 +234,7 @@ impl Session {
             checkpoint: begin.checkpoint,
             confirmed: begin.checkpoint,
             server_lsn: begin.server_lsn,
-            slot: None,
+            slot: begin.slot,
             guard: Guard::new(context.settings.guard),
             heartbeat: None,
             blocked_by: BTreeMap::new(),
@@ -276,6 +278,7 @@ impl Session {
         commands: &mut mpsc::Receiver<Command>,
         report: &mut super::report::Reporter,
     ) -> Result<Ended, RunError> {
+        self.guard_slot()?; // before a chunk is opened
         for table in self.tables.keys().copied().collect::<Vec<_>>() {
             self.finish_copy_if_over(table);
         }

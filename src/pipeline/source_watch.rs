@@ -206,7 +206,7 @@ impl Session {
         Ok(Ok(()))
     }
 
-    fn guard_slot(&mut self) -> Result<(), RunError> {
+    pub(super) fn guard_slot(&mut self) -> Result<(), RunError> {
         let Some(slot) = self.slot.clone() else { return Ok(()) };
         let steps = self.guard.judge(&slot);
         let retained = slot.retained_bytes.unwrap_or(0);

@@ -95,10 +95,10 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
     let mut stream = session
         .start(followed.map(|(plan, table)| tracked(plan, table, states.get(&plan.id))).collect(), planned_at)
         .await?;
-    hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
-    let_go_of_the_absent(process, &plan).await?;
+    let slot = hold_gate(&monitor_probe, &settings.source.slot, source.checkpoint).await?;
     let visible_from = flush_probe.current_xid().await?;
     let held = held::take(process, &plan, &mut states, visible_from, &mut stream).await?;
+    let_go_of_the_absent(process, &plan).await?;
     let server_lsn = flush_probe.insert_lsn().await?;
     tracing::info!(
         slot = %settings.source.slot, system_identifier = source.system_identifier, start_lsn = %source.checkpoint,
@@ -165,6 +165,7 @@ pub(super) async fn begin(process: &mut Process) -> Result<(Arc<Context>, Begin)
         stopped,
         checkpoint: source.checkpoint,
         server_lsn,
+        slot,
         flush_probe,
         monitor_probe,
         held,
@@ -269,13 +270,17 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
 
 /// The gate is passed before the slot is ours, and loading collections may take minutes: did somebody move the slot in
 /// between? PostgreSQL would have started there without a word. Now that we hold it, nobody else can.
-async fn hold_gate(probe: &postgres::probe::Probe, slot: &str, checkpoint: Lsn) -> Result<(), RunError> {
+async fn hold_gate(
+    probe: &postgres::probe::Probe,
+    slot: &str,
+    checkpoint: Lsn,
+) -> Result<Option<postgres::slot::Slot>, RunError> {
     let held = probe.slot(slot).await?;
-    match held.and_then(|slot| slot.confirmed_flush_lsn) {
+    match held.as_ref().and_then(|slot| slot.confirmed_flush_lsn) {
         Some(confirmed) if confirmed > checkpoint => {
             Err(RunError::Gate(postgres::gate::GateRefusal::SlotAhead { confirmed, checkpoint }))
         }
-        _ => Ok(()),
+        _ => Ok(held),
     }
 }
 
@@ -295,8 +300,8 @@ async fn plan_copy(
         let name = table.qualified_name();
         let key = table.key_names();
         let saved = process.tables.get(&name);
-        if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved.cloned()) {
-            let (stop, state) = stop(process, table, saved, reason.clone()).await?;
+        if let (Some(Step::Stop(reason)), Some(saved)) = (steps.get(&name), saved) {
+            let (stop, state) = stop_at_once(process, table, saved.clone(), reason.clone()).await?;
             stopped.push(stop);
             states.insert(table.id, state);
             continue;
@@ -312,7 +317,7 @@ async fn plan_copy(
                  `partition_removed = \"keep\"` to leave them there, or `walvec resync {name}` to remove them",
                 saved.collection
             );
-            let (stop, state) = stop(process, table, saved.clone(), reason).await?;
+            let (stop, state) = stop_at_once(process, table, saved.clone(), reason).await?;
             stopped.push(stop);
             states.insert(table.id, state);
             continue;
@@ -409,7 +414,7 @@ pub(super) struct Stopped {
 }
 
 /// What a table that stops at once is told to the session as, and the state that it has then.
-async fn stop(
+async fn stop_at_once(
     process: &mut Process,
     table: &TablePlan,
     mut state: TableState,

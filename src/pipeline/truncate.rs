@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::change::TableId;
-use crate::milvus::{Class, ColumnData, Condition, FieldColumn, Keys, Query, Selection};
+use crate::milvus::{Class, ColumnData, FieldColumn, Keys, Query, Selection};
 
 use super::clock::Backoff;
 use super::requests::{FatalRequest, Target};
@@ -40,9 +40,18 @@ impl Target {
                     None => return Ok(()),
                 },
                 // A server that was started again, or a person who released it: nobody could see whether it is empty.
-                Err(error) if error.condition() == Condition::NotLoaded => {
+                Err(error) if error.needs_load() => {
                     tracing::info!(collection = collection.name, "not loaded, and to be emptied: it is loaded");
-                    self.milvus.load_collection(&collection.name, self.deadline).await
+                    let loaded = self.milvus.load_collection(&collection.name, self.deadline).await;
+                    // One without an index cannot be: whoever makes it will load it, and that is waited for as before.
+                    loaded.map_err(|why| {
+                        tracing::warn!(
+                            collection = collection.name,
+                            error = &why as &dyn std::error::Error,
+                            "it could not be loaded"
+                        );
+                        error
+                    })
                 }
                 Err(error) => Err(error),
             };

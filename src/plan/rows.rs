@@ -9,6 +9,7 @@
 
 use crate::config::settings::OnMisfit;
 use crate::postgres::catalog::{Column, Generated, Leaf, RelationKind, ReplicaIdentity, UniqueIndex};
+use crate::postgres::publication::identity_columns;
 
 use super::build::Builder;
 use super::names::{identifier, qualified};
@@ -209,22 +210,24 @@ impl<'a> Builder<'a> {
             let reason = "`on_misfit = \"dead_letter\"`, and with `auto_id = true` no row can be read again by its key";
             self.refuse(letters.map(|(name, _)| &**name), reason, "choose another policy, or give the table a key");
         }
-        let primary = table.primary_key.as_ref().filter(|key| !key.deferrable).map(|key| &key.columns);
-        let identity = match &table.replica_identity {
-            ReplicaIdentity::Full if table.published.columns.is_none() => return,
-            ReplicaIdentity::Full => None,
-            ReplicaIdentity::Nothing => None,
-            ReplicaIdentity::Default => primary,
-            ReplicaIdentity::Index(columns) => Some(columns),
-        };
         let remedy = match &table.published.columns {
             Some(_) => {
                 format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with a primary key that the column list has")
             }
             None => format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
         };
-        let sent = |column: &String| table.published.columns.as_ref().is_none_or(|list| list.contains(column));
-        if !identity.is_some_and(|columns| columns.iter().all(sent)) {
+        let list = table.published.columns.as_ref();
+        // PostgreSQL takes no deferrable key for an identity.
+        let deferrable = table.replica_identity == ReplicaIdentity::Default
+            && table.primary_key.as_ref().is_some_and(|key| key.deferrable);
+        let is_usable = match identity_columns(table) {
+            None => list.is_none(), // FULL
+            Some(columns) => {
+                let sent = |column: &String| list.is_none_or(|list| list.contains(column));
+                !columns.is_empty() && !deferrable && columns.iter().all(sent)
+            }
+        };
+        if !is_usable {
             let reason = "its replica identity names no row, or the publication's column list leaves it out: once it is published, \
                           PostgreSQL refuses every UPDATE and DELETE of it";
             self.refuse(None, reason, remedy);

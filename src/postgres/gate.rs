@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use super::slot::{Slot, WalStatus};
+use super::slot::{Slot, WalStatus, drop_statement};
 use crate::change::Lsn;
 
 /// What the state directory says.
@@ -91,13 +91,13 @@ impl GateRefusal {
         match self {
             GateRefusal::Standby => "Set source.url to the primary, or promote this server".to_owned(),
             GateRefusal::ForeignSlot { slot, .. } => {
-                format!("Choose another name in source.slot, or drop the slot: {}", drop_slot(slot))
+                format!("Choose another name in source.slot, or drop the slot: {}", drop_statement(slot))
             }
             GateRefusal::SlotWithoutState { slot } => format!(
                 "Point state.path to the directory that belongs to the slot; if that is lost, start anew: {anew}. {}",
-                drop_slot(slot)
+                drop_statement(slot)
             ),
-            GateRefusal::SlotLost { slot, .. } => format!("Start anew: {anew}. {}", drop_slot(slot)),
+            GateRefusal::SlotLost { slot, .. } => format!("Start anew: {anew}. {}", drop_statement(slot)),
             GateRefusal::SlotAhead { .. } => format!(
                 "Find out who else reads the slot (a second walvec, pg_replication_slot_advance) or whether state.path is \
                  a restored copy; then start anew: {anew}"
@@ -111,10 +111,6 @@ impl GateRefusal {
             }
         }
     }
-}
-
-fn drop_slot(slot: &str) -> String {
-    format!("SELECT pg_drop_replication_slot({})", super::quote_literal(slot))
 }
 
 /// The rules in the order in which they are asked: first whether this is our server, then whether it is our slot, then

@@ -485,6 +485,36 @@ mod tests {
         }
     }
 
+    /// A COPY writes many rows into one record: each change has a number of its own, the same when it is sent again, and changes of
+    /// tables that are nothing to us count as well. What the copy has is skipped by who was seen, not by place alone.
+    #[test]
+    fn each_change_of_a_record_has_its_own_lsn_and_what_the_copy_sees_is_skipped() {
+        let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);
+        for message in [usual(ROOT, b'd'), usual(7, b'd')] {
+            assert_eq!(relations.event(Lsn(90), message), Ok(None));
+        }
+        let lsns = |relations: &mut Relations, xid: u32| -> Vec<u64> {
+            relations.begin(Lsn(500), xid);
+            let insert =
+                |relation| Message::Insert { relation, new: tuple([text("1"), text(""), text(""), text("[1,2,3]")]) };
+            [(100, ROOT), (100, 7), (100, ROOT), (300, ROOT), (300, ROOT)]
+                .into_iter()
+                .filter_map(|(lsn, relation)| match relations.event(Lsn(lsn), insert(relation)) {
+                    Ok(Some(Event::Change { lsn, .. })) => Some(lsn.0),
+                    Ok(None) => None,
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        };
+        assert_eq!(lsns(&mut relations, 12), [100, 102, 300, 301]);
+        assert_eq!(lsns(&mut relations, 12), [100, 102, 300, 301], "the same again");
+        let snapshot = Some("10:20:12".parse().expect("a snapshot"));
+        relations.skip(DOCS, Skip { until: Lsn(500), snapshot });
+        assert_eq!(lsns(&mut relations, 11), [0; 0], "seen");
+        assert_eq!(lsns(&mut relations, 12).len(), 4, "committed before, and not seen");
+        assert_eq!(lsns(&mut relations, 20).len(), 4);
+    }
+
     #[test]
     fn values_go_by_name_into_the_plans_order() {
         let mut relations = Relations::new(vec![docs(&[])], Lsn::ZERO);

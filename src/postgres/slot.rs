@@ -73,29 +73,34 @@ pub async fn read_slot(connection: &Connection, name: &str) -> Result<Option<Slo
 /// Slots that nobody reads, and that keep WAL all the same: those of pgoutput in this database, and whatever keeps
 /// `retained_bytes` or more. Without the one of that name.
 pub async fn read_idle_slots(connection: &Connection, but: &str, retained_bytes: u64) -> Result<Vec<Slot>> {
-    let names = format!(
-        "SELECT s.slot_name FROM pg_catalog.pg_replication_slots s WHERE NOT s.active AND NOT s.temporary \
-         AND s.slot_name <> {but} AND s.restart_lsn IS NOT NULL AND coalesce(pg_catalog.to_jsonb(s)->>'synced', 'f') <> 'true' \
+    let idle = format!(
+        "NOT s.active AND NOT s.temporary AND s.slot_name <> {but} AND s.restart_lsn IS NOT NULL \
+         AND coalesce(pg_catalog.to_jsonb(s)->>'synced', 'f') <> 'true' \
          AND ((s.plugin = 'pgoutput' AND s.database = pg_catalog.current_database()) \
-         OR pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn) >= {retained_bytes}) ORDER BY 1",
+         OR pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn) >= {retained_bytes}) ORDER BY 1",
         but = quote_literal(but)
     );
-    let mut slots = Vec::new();
-    for name in connection.simple(DOING, &names).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
-        slots.extend(read_slot(connection, &name).await?);
-    }
-    Ok(slots)
+    connection.simple(DOING, &select_where(&idle)).await?.iter().map(|row| parse(row)).collect()
 }
 
 /// Drop the slot. It must not be active.
 pub async fn drop_slot(connection: &Connection, name: &str) -> Result<()> {
-    let statement = format!("SELECT pg_drop_replication_slot({})", super::quote_literal(name));
-    connection.simple("drop the replication slot", &statement).await?;
+    connection.simple("drop the replication slot", &drop_statement(name)).await?;
     Ok(())
+}
+
+/// For us and for people.
+pub fn drop_statement(name: &str) -> String {
+    format!("SELECT pg_drop_replication_slot({})", quote_literal(name))
 }
 
 /// The statement whose row `parse` understands. Literals instead of parameters: a replication session has none.
 pub(super) fn select(name: &str) -> String {
+    select_where(&format!("s.slot_name = {}", quote_literal(name)))
+}
+
+/// `s` is the slot, `w.lsn` where the server is.
+fn select_where(condition: &str) -> String {
     format!(
         "SELECT s.slot_name, s.plugin, s.slot_type, s.database, s.temporary, s.two_phase, s.active_pid, \
          r.application_name, s.wal_status, s.safe_wal_size, s.restart_lsn, s.confirmed_flush_lsn, \
@@ -107,8 +112,7 @@ pub(super) fn select(name: &str) -> String {
          FROM pg_catalog.pg_replication_slots s \
          CROSS JOIN (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
          ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) w \
-         LEFT JOIN pg_catalog.pg_stat_activity r ON r.pid = s.active_pid WHERE s.slot_name = {}",
-        quote_literal(name)
+         LEFT JOIN pg_catalog.pg_stat_activity r ON r.pid = s.active_pid WHERE {condition}"
     )
 }
 

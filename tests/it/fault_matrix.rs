@@ -95,6 +95,8 @@ async fn cell(world: &mut World, state: State, fault: Fault) {
     daemon.ready(PATIENCE).await;
     world.heal();
     scene.converged(&mut daemon).await;
+    let tries = daemon.log().matches("columns could not be fetched").count();
+    assert!(tries < 60, "{tries} tries to fetch, {state:?}, {fault:?}:\n{}", daemon.log());
     daemon.terminate(PATIENCE).await;
     scene.drop_slot().await;
     assert_eq!(world.violations(), Vec::<String>::new());

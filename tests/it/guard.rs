@@ -51,6 +51,23 @@ async fn copies_wait_and_then_the_stopped_table_lets_go() {
     assert!(daemon.log().contains("copies are paused until the stream has caught up"), "{}", daemon.log());
     let (_, said, _) = walvec("status", daemon.config(), &[]);
     assert!(said.contains("copies are paused"), "{said}");
+    // A table that comes now is not copied, in a session that begins paused, while another one follows its changes.
+    let other = scene.documents(8).await;
+    scene.insert(&other, 1, 50, 8).await;
+    scene.reload(&daemon);
+    daemon.status("it is known", PATIENCE, |status| phase(status, &other) == "pending").await;
+    scene.insert(&other, 51, 53, 8).await;
+    crate::support::wait::until("its changes are followed", PATIENCE, async || {
+        (scene.count(&other).await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        (
+            scene.count(&other).await,
+            daemon.metric(&format!("walvec_rows_copied_total{{table=\"public.{other}\"}}")).await
+        ),
+        (3, 0.0)
+    );
 
     write_wal(&scene, 64).await;
     let let_go = format!("let go, so that the slot can go on: `walvec resync public.{table}`");

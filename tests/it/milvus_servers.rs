@@ -28,6 +28,24 @@ async fn milvus_lite_is_killed_and_comes_back() {
     scene.converged(&mut daemon).await;
 }
 
+/// A server that was started again has nothing loaded, and nobody can see whether a collection is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_loads_what_a_restarted_milvus_forgot() {
+    let database = crate::support::postgres::Database::create(18).await;
+    let mut lite = MilvusLite::start(MilvusLiteOptions::default()).await.expect("starts");
+    let url = database.url();
+    let mut scene = Scene::new(database.client, url, lite.url()).await;
+    let table = scene.documents(8).await;
+    scene.insert(&table, 1, 30, 8).await;
+    let mut daemon = scene.started().await;
+    scene.converged(&mut daemon).await;
+    lite.restart().await.expect("starts again");
+    scene.sql(&format!("truncate {table}")).await;
+    scene.insert(&table, 100, 104, 8).await;
+    scene.converged(&mut daemon).await;
+    assert!(daemon.log().contains("not loaded, and to be emptied: it is loaded"), "{}", daemon.log());
+}
+
 #[cfg(target_arch = "x86_64")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_milvus_that_sleeps_past_the_deadline_applies_nothing_late() {

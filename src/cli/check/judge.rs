@@ -6,7 +6,7 @@ use crate::plan::{Plan, PlanRefusal, TablePlan};
 use crate::postgres::catalog::{ServerFacts, Table};
 use crate::postgres::gate::Verdict;
 use crate::postgres::publication::{Publication, PublicationProblem};
-use crate::postgres::slot::{Slot, WalStatus};
+use crate::postgres::slot::{Slot, WalStatus, drop_statement};
 
 use super::super::Exit;
 use super::Findings;
@@ -130,8 +130,7 @@ pub(super) fn idle_slots(slots: &[Slot], findings: &mut Findings) {
         let kept =
             slot.retained_bytes.map_or_else(String::new, |bytes| format!(" and keeps {} MiB of WAL", bytes >> 20));
         let sentence = format!("nobody reads it{kept}");
-        let literal = slot.name.replace('\'', "''");
-        let mend = format!("if nobody needs it any more: SELECT pg_drop_replication_slot('{literal}')");
+        let mend = format!("if nobody needs it any more: {}", drop_statement(&slot.name));
         findings.warning(&format!("slot {:?}", slot.name), sentence, Some(mend));
     }
 }

@@ -71,6 +71,9 @@ async fn a_query_that_nobody_answers_is_given_up() {
     let proxy = Proxy::start(settings.port).await;
     settings.port = proxy.port();
     let connection = sql(&settings).await;
+    // And the server looks whether we are there, so that nothing of ours waits on for a lock.
+    let check = connection.query_one("show client_connection_check_interval", &[]).await.expect("shown");
+    assert_eq!(check.get::<_, String>(0), "10s");
     let mut session = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.expect("open");
     let mut reader = walvec::postgres::copy::ChunkReader::connect(&settings).await.expect("connected");
     reader.begin(oid).await.expect("a snapshot");

@@ -145,18 +145,13 @@ impl World {
         admin.batch_execute(&format!("create database {database} template postgres")).await.expect("a database");
         let client = self.postgres.connect(&database).await.expect("connected");
         let url = self.postgres.url(&database);
-        let (milvus, transport) = match &self.milvus {
-            Target::Lite(lite) => (lite.url(), Transport::Grpc),
-            Target::Scripted(scripted, transport) => (scripted.url(), *transport),
-        };
         let mut scene = match &self.milvus {
             Target::Scripted(scripted, transport) => Scene::over_scripted(client, url, scripted, *transport).await,
             Target::Lite(lite) => Scene::new(client, url, lite.url()).await,
         };
-        debug_assert!(transport == Transport::Grpc || !scene.target.is_empty());
         let through = |url: &str, from: u16, to: u16| url.replace(&format!(":{from}"), &format!(":{to}"));
         scene.source_url = through(&scene.source_url, self.postgres.port(), self.source.port());
-        scene.target_url = through(&milvus, self.milvus_port(), self.target.port());
+        scene.target_url = through(&scene.target_url, self.milvus_port(), self.target.port());
         scene.source = "connect_timeout = \"2s\"\nwal_sender_timeout = \"2s\"".to_owned();
         scene
     }
