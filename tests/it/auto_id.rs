@@ -8,6 +8,7 @@ use walvec::milvus::{ColumnData, DataType, Key, Query, Selection};
 use walvec::verify::{self, TableReport, Verdict, VerifyOptions};
 
 use crate::support::daemon::{Daemon, walvec};
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, embedding};
 
 const COLUMNS: &str = "n int, title text, embedding vector(8) not null";
@@ -147,7 +148,7 @@ async fn every_row_is_one_entity_beside_writers_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn truncates_and_new_copies_are_followed_and_counts_are_compared() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = keyless(&mut scene, "").await;
     let other = scene.documents(8).await;
     scene.insert(&other, 1, 20, 8).await;
@@ -201,7 +202,7 @@ async fn truncates_and_new_copies_are_followed_and_counts_are_compared() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_and_deletes_stop_the_table_or_are_ignored_as_asked() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let stops = keyless(&mut scene, "").await;
     let ignores = keyless(&mut scene, "on_update_delete = \"ignore\"").await;
     scene.sql(&format!("{}; {}", rows(&stops, 1, 10, 1), rows(&ignores, 1, 10, 1))).await;
@@ -242,7 +243,7 @@ async fn updates_and_deletes_stop_the_table_or_are_ignored_as_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_enters_the_row_filter_without_its_embedding_stops_the_table() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table("n int, title text, embedding vector(768) not null").await;
     // The identity covers what the filter looks at, and the embedding stays out of line and unsent.
     scene.sql(&format!("alter table {table} alter n set not null; create unique index {table}_n on {table} (n); alter table {table} replica identity using index {table}_n")).await;
@@ -261,7 +262,7 @@ async fn a_row_that_enters_the_row_filter_without_its_embedding_stops_the_table(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_numbered_is_refused_with_what_mends_it() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table(COLUMNS).await;
     scene.set_lines(&table, "auto_id = true");
     let said = scene.refused().await;

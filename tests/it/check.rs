@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use walvec::milvus::{CollectionSchema, DataType, FieldSchema};
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, major};
 use crate::support::scene::Scene;
 use crate::support::{milvus, unique};
 
@@ -59,7 +59,7 @@ async fn check(scene: &Scene) -> Checked {
 
 #[tokio::test]
 async fn what_is_ready_is_told_so_and_nothing_is_left_behind() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.documents(8).await;
     let checked = check(&scene).await;
     assert_eq!((checked.code, checked.errors().len()), (0, 0), "{:#?}", checked.findings);
@@ -80,7 +80,7 @@ async fn what_is_ready_is_told_so_and_nothing_is_left_behind() {
 
 #[tokio::test]
 async fn every_table_that_cannot_be_a_collection_is_named_with_its_way_out() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let no_key = scene.table("id bigint, embedding vector(4)").await;
     let odd_type = scene.table("id bigint primary key, place vector(1), embedding vector(4)").await;
     scene.extra.push_str("[[table]]\nname = \"public.no_such_table\"\n");
@@ -96,7 +96,7 @@ async fn every_table_that_cannot_be_a_collection_is_named_with_its_way_out() {
 
 #[tokio::test]
 async fn a_role_that_lacks_privileges_is_told_which() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let (url, role) = (database.url(), unique("check_role"));
     let mut scene = Scene::new(database.client, url, milvus::lite().await.url()).await;
     let table = scene.documents(8).await;
@@ -129,7 +129,7 @@ async fn a_role_that_lacks_privileges_is_told_which() {
 
 #[tokio::test]
 async fn a_target_that_is_down_is_temporary_and_the_source_is_checked_all_the_same() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let (url, port) = (database.url(), walvec::servers::free_port().expect("a free port"));
     let mut scene = Scene::new(database.client, url, format!("http://127.0.0.1:{port}")).await;
     scene.documents(8).await;
@@ -143,7 +143,7 @@ async fn a_target_that_is_down_is_temporary_and_the_source_is_checked_all_the_sa
 
 #[tokio::test]
 async fn a_collection_that_does_not_fit_is_named_before_anything_is_written() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.documents(8).await;
     let field = |name: &str, data_type, dim, is_primary| FieldSchema {
         name: name.to_owned(),
@@ -187,7 +187,7 @@ async fn a_collection_that_does_not_fit_is_named_before_anything_is_written() {
 
 #[tokio::test]
 async fn beside_a_running_daemon_it_asks_what_it_can() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 10, 8).await;
     let mut daemon = scene.started().await;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use walvec::config::Transport;
 
 use crate::support::daemon::{Daemon, walvec};
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::faults::{Fault, When};
 use crate::support::scripted::store::Key;
@@ -35,7 +36,7 @@ const LONG: &str = "much longer than twelve";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_does_not_fit_is_set_aside_until_it_does() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.extra = "[pipeline]\ndead_letter_payload_bytes = \"40B\"".to_owned();
     let table = scene.documents(8).await;
     scene.set_lines(&table, DEAD_LETTER);
@@ -95,7 +96,7 @@ async fn a_row_that_does_not_fit_is_set_aside_until_it_does() {
 async fn a_row_that_the_server_refuses_is_tried_again_on_request() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options::default()).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         let table = scene.documents(600).await;
         scene.set_lines(&table, DEAD_LETTER);
         for key in [7, 20, 31] {
@@ -147,7 +148,7 @@ async fn a_kill_beside_a_letter_loses_neither_it_nor_the_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_letters_stop_the_table_and_a_field_may_stop_it_at_once() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.extra = "[pipeline]\nlanes = 1".to_owned(); // which of them is the third must not depend on chance
     let limited = scene.documents(8).await;
     scene.set_lines(&limited, &format!("dead_letters_max = 2\n{DEAD_LETTER}"));
@@ -184,7 +185,7 @@ async fn too_many_letters_stop_the_table_and_a_field_may_stop_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_listed_and_discarded_while_no_daemon_runs() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     // A key of two columns with everything that could confuse a command line or a URL.
     let table = scene
         .table(

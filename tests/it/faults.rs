@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use walvec::servers::{Postgres, PostgresOptions, Stop};
+use walvec::servers::{Postgres, Stop};
 
+use crate::support::postgres::{major, options};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::scene::{PATIENCE, Scene, insert};
 
@@ -20,20 +21,20 @@ pub(crate) async fn load(scene: &Scene, table: &str, round: i64, dim: usize) {
         .await;
 }
 
-fn through(url: &str, proxy: &Proxy) -> String {
+pub(crate) fn through(url: &str, proxy: &Proxy) -> String {
     let (head, port) = url.rsplit_once(':').expect("a port");
     let rest = port.find('/').map_or("", |at| &port[at..]);
     format!("{head}:{}{rest}", proxy.port())
 }
 
-fn port_of(url: &str) -> u16 {
+pub(crate) fn port_of(url: &str) -> u16 {
     let (_, port) = url.rsplit_once(':').expect("a port");
     port.split('/').next().expect("a port").parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_line_to_the_source_is_cut_again_and_again() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 500, 600).await;
     let proxy = Proxy::start(port_of(&scene.source_url)).await;
@@ -55,7 +56,7 @@ async fn the_line_to_the_source_is_cut_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_line_to_the_source_is_noticed() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let proxy = Proxy::start(port_of(&scene.source_url)).await;
     scene.source_url = through(&scene.source_url, &proxy);
@@ -74,7 +75,7 @@ async fn a_half_open_line_to_the_source_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_milvus_are_lost() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     let proxy = Proxy::start(port_of(&scene.target_url)).await;
     scene.target_url = through(&scene.target_url, &proxy);
@@ -90,7 +91,7 @@ async fn answers_of_milvus_are_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_crashes_and_is_restarted_under_load() {
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
+    let mut server = Postgres::start(options()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
     let mut scene = super::target::over(client, server.url("postgres")).await;
@@ -111,7 +112,7 @@ async fn postgresql_crashes_and_is_restarted_under_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walsender_is_terminated() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 100, 600).await;
     let mut daemon = scene.started().await;
@@ -131,7 +132,7 @@ async fn the_walsender_is_terminated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_in_the_wal_but_not_visible_is_waited_for() {
-    let server = Postgres::start(PostgresOptions::default()).await.expect("starts");
+    let server = Postgres::start(options()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
     let mut scene = super::target::over(client, server.url("postgres")).await;
@@ -165,7 +166,7 @@ async fn a_commit_that_is_in_the_wal_but_not_visible_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_neighbours_do_not_pile_up_wal() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     scene.documents(8).await;
     let mut daemon = scene.started().await;
     // Nothing of this is published.

@@ -1,5 +1,6 @@
 //! Row filters and column lists: from the settings into the publication, and from the publication into the plan.
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, embedding};
 
 /// Tenants 1 to 3, 20 rows each, embeddings out of line.
@@ -65,7 +66,7 @@ async fn a_filter_of_the_settings_goes_into_the_publication_and_holds_for_copy_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_and_the_list_of_a_publication_are_taken_as_they_are() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = tenants(&mut scene, "").await;
     scene
         .sql(&format!(
@@ -89,7 +90,7 @@ async fn the_filter_and_the_list_of_a_publication_are_taken_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_over_any_column_works_with_replica_identity_full() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = tenants(&mut scene, "where = \"n > 10 and title is not null\"").await;
     scene.sql(&format!("alter table {table} replica identity full")).await;
     let mut daemon = scene.started().await;
@@ -109,7 +110,7 @@ async fn columns_that_are_left_out_do_not_leave_the_server() {
         ("columns = { exclude = [\"secret\"] }", "tenant,id,title,n,embedding"),
         ("columns = { include = [\"tenant\", \"id\", \"embedding\"] }", "tenant,id,embedding"),
     ] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         let table = tenants(&mut scene, lines).await;
         let mut daemon = scene.started().await;
         let sql = format!(
@@ -151,7 +152,7 @@ async fn a_filter_that_would_stop_the_application_is_refused_before_the_publicat
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_filter_in_the_publication_is_noticed_while_running() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = tenants(&mut scene, "").await;
     scene.sql(&format!("create publication {} for table {table} where (tenant = 1)", scene.slot)).await;
     let mut daemon = scene.started().await;
@@ -170,7 +171,7 @@ async fn another_filter_in_the_publication_is_noticed_while_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_left_the_publication_is_not_taken_up_again_in_silence() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = tenants(&mut scene, "").await;
     let other = scene.documents(4).await;
     let mut daemon = scene.started().await;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::daemon::walvec;
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 
 /// So many MiB of WAL that concern nobody.
@@ -33,7 +34,7 @@ fn phase(status: &Value, table: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_wait_and_then_the_stopped_table_lets_go() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.source = "heartbeat_interval = \"1s\"".to_owned();
     scene.extra =
         "[guard]\nwarn_bytes = \"1MiB\"\npause_copy_bytes = \"16MiB\"\nrelease_stopped_bytes = \"64MiB\"".to_owned();
@@ -90,7 +91,7 @@ async fn copies_wait_and_then_the_stopped_table_lets_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_slot_is_given_up_before_the_disk_is_full() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.extra = "[guard]\nwarn_bytes = \"1MiB\"\npause_copy_bytes = \"1MiB\"\ngive_up_bytes = \"96MiB\"".to_owned();
     let table = stopped(&mut scene).await;
     let mut daemon = scene.started().await;
@@ -109,18 +110,19 @@ async fn the_slot_is_given_up_before_the_disk_is_full() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_finds_slots_that_nobody_reads() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.documents(8).await;
     let orphan = format!("{}_orphan", scene.slot);
     scene.sql(&format!("select pg_create_logical_replication_slot('{orphan}', 'pgoutput')")).await;
     let path = scene.settings_file();
     let (code, said, err) = walvec("check", &path, &[]);
     scene.sql(&format!("select pg_drop_replication_slot('{orphan}')")).await;
-    let expected = format!("slot \"{orphan}\": nobody reads it and keeps 0 MiB of WAL");
+    // Other tests have slots on this server, and write WAL.
+    let expected = format!("slot \"{orphan}\": nobody reads it and keeps ");
     assert!(
         said.contains(&expected) && said.contains(&format!("pg_drop_replication_slot('{orphan}')")),
         "{code}\n{said}{err}"
     );
     let (_, said, _) = walvec("check", &path, &[]);
-    assert!(!said.contains("nobody reads it"), "{said}");
+    assert!(!said.contains(&orphan), "{said}");
 }

@@ -1,5 +1,6 @@
 //! Keys: every type, chosen columns, and changes of which only the form differs.
 
+use crate::support::postgres::major;
 use crate::support::scene::{Scene, embedding};
 
 /// For each type two values of it, and a third that rows are re-keyed to.
@@ -48,7 +49,7 @@ const TYPES: &[(&str, [&str; 3])] = &[
 /// One table for each type, and one more whose key is that type and a boolean.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_key_is_followed_alone_and_as_a_part() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene
         .sql(
             "create domain slug as text check (value <> ''); create domain amount as bigint check (value > 0);
@@ -87,7 +88,7 @@ async fn every_type_of_key_is_followed_alone_and_as_a_part() {
 /// For PostgreSQL the key stays equal; in Milvus the entity is another one, so the old one must go.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_changes_in_form_only_is_one_entity_all_the_same() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let number = scene.table("k numeric primary key, n int, embedding vector(768) not null").await;
     let pair = scene.table("t text, k numeric, n int, embedding vector(768) not null, primary key (t, k)").await;
     let vector = embedding("i", 768);
@@ -119,7 +120,7 @@ async fn a_key_that_changes_in_form_only_is_one_entity_all_the_same() {
 /// Longer than what stays in the row: an UPDATE then sends the key only as the old one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_out_of_line_is_followed() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table("k text primary key, n int, body text, embedding vector(768) not null").await;
     let key = "(select string_agg(md5((i * 100 + j)::text), '') from generate_series(1, 75) j)";
     let vector = embedding("i", 768);
@@ -190,7 +191,7 @@ async fn a_table_without_a_primary_key_is_followed_by_chosen_columns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_does_not_tell_rows_apart_is_refused_with_what_mends_it() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table("tenant int not null, slug text, n int, embedding vector(4) not null").await;
     let said = scene.refused().await;
     assert!(said.contains("it has no primary key: an UPDATE or DELETE could not be followed"), "{said}");

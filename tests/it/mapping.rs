@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use walvec::config::Transport;
 use walvec::milvus::{ConsistencyLevel, DataType, Keys, Milvus, Query, Selection};
 
+use crate::support::postgres::major;
 use crate::support::scene::Scene;
 use crate::support::scripted::{Options, Scripted, Version};
 
 /// Every target that has an option is asked: Milvus Lite, and the scripted Milvus over both transports.
 async fn scenes() -> Vec<(Scene, Option<Scripted>)> {
-    let mut scenes = vec![(Scene::shared(18).await, None)];
+    let mut scenes = vec![(Scene::shared(major()).await, None)];
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
-        scenes.push((Scene::scripted(18, &milvus, transport).await, Some(milvus)));
+        scenes.push((Scene::scripted(major(), &milvus, transport).await, Some(milvus)));
     }
     scenes
 }
@@ -180,7 +181,7 @@ async fn shards_consistency_level_properties_and_mmap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_with_the_way_out() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table("id int primary key, t text, j jsonb, n int, e vector(2) not null").await;
     for (lines, sentence) in [
         ("partition_key = \"id\"", "`partition_key` names the primary key"),

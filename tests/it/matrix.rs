@@ -5,6 +5,7 @@
 use walvec::config::Transport;
 
 use crate::support::daemon::Daemon;
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::{Options, Scripted, Version};
 use crate::support::{milvus, postgres, unique};
@@ -170,7 +171,7 @@ async fn every_type_goes_to_milvus_lite_in_binary_and_as_text() {
 async fn every_type_goes_over_both_transports() {
     for (transport, as_text) in [(Transport::Grpc, false), (Transport::Rest, true)] {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
-        run(Scene::scripted(18, &milvus, transport).await, true, true, as_text, true).await;
+        run(Scene::scripted(major(), &milvus, transport).await, true, true, as_text, true).await;
         assert_eq!(milvus.violations(), Vec::<String>::new());
     }
 }
@@ -233,8 +234,8 @@ async fn chosen_targets_and_encodings_are_followed_in_binary_and_as_text() {
     {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
         let mut scene = match newer {
-            Some(transport) => Scene::scripted(18, &milvus, transport).await,
-            None => Scene::shared(18).await,
+            Some(transport) => Scene::scripted(major(), &milvus, transport).await,
+            None => Scene::shared(major()).await,
         };
         if as_text {
             force_text(&mut scene).await;
@@ -267,7 +268,7 @@ async fn chosen_targets_and_encodings_are_followed_in_binary_and_as_text() {
 /// Bits as a vector, on a server of flesh and blood: with an index that it must build, and a search.
 #[tokio::test(flavor = "multi_thread")]
 async fn bits_are_a_binary_vector_in_a_real_milvus() {
-    let database = postgres::Database::create(18).await;
+    let database = postgres::Database::create(major()).await;
     let (url, client) = (database.url(), database.client);
     let mut scene = Scene::new(client, url, milvus::milvus23().await.url()).await;
     let table = scene.table("id int primary key, v bit(16) not null, n int not null default 0").await;
@@ -291,7 +292,7 @@ async fn bits_are_a_binary_vector_in_a_real_milvus() {
 async fn vectors_are_null_where_the_server_can_and_follow_the_policy_where_it_cannot() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         if transport == Transport::Rest {
             // REST tells no version: what came with a patch is not counted on.
             let table = scene.table("id int primary key, v vector(2), h halfvec(2)").await;
@@ -332,7 +333,7 @@ async fn altered(daemon: &Daemon) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_hold_for_copy_and_stream() {
     for as_text in [false, true] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         if as_text {
             force_text(&mut scene).await;
         }
@@ -414,7 +415,7 @@ async fn without_a_policy_a_value_that_does_not_fit_stops_its_table_alone() {
         ("t jsonb", "", "'{}'", "'1'", "a JSON scalar or null at the top"),
         ("t sparsevec(3)", "", "'{1:1}/3'", "'{1:-1}/3'", "the sparse vector has a negative value"),
     ] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         let table = scene.table(&format!("id int primary key, {column}, e vector(2) not null default '[1,2]'")).await;
         let other = scene.table("id int primary key, e vector(2) not null default '[1,2]'").await;
         scene.set_lines(&table, &format!("[table.fields.t]\n{setting}"));
@@ -440,7 +441,7 @@ async fn without_a_policy_a_value_that_does_not_fit_stops_its_table_alone() {
 /// Index choices reach the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn indexes_follow_pgvector_and_the_settings() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let columns = "id int primary key, t text, n int, a vector(3) not null, b vector(3) not null, h halfvec(3) not null, s sparsevec(9) not null";
     let table = scene.table(columns).await;
     scene
@@ -475,7 +476,7 @@ async fn indexes_follow_pgvector_and_the_settings() {
 async fn the_status_tells_how_far_the_indexes_are() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         let table = scene.table("id int primary key, e vector(2) not null").await;
         scene.sql(&format!("insert into {table} select i, '[1,2]' from generate_series(1, 10) i")).await;
         let mut daemon = scene.started().await;
@@ -502,7 +503,7 @@ async fn the_status_tells_how_far_the_indexes_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_vector_goes_with_a_placeholder() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.table("id int primary key, t text").await;
     let said = scene.refused().await;
     assert!(said.contains("it has no vector column") && said.contains("placeholder_vector = true"), "{said}");
@@ -521,7 +522,7 @@ async fn a_table_without_a_vector_goes_with_a_placeholder() {
 /// A column that declares no dimension takes it from a row, or says that it cannot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dimension_is_measured_or_asked_for() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let schema = unique("vectors");
     scene
         .sql(&format!(

@@ -5,11 +5,12 @@ use std::time::Duration;
 use walvec::servers::{Milvus23, Milvus23Options, MilvusLite, MilvusLiteOptions};
 
 use crate::faults::load;
+use crate::support::postgres::{major, options};
 use crate::support::scene::{PATIENCE, Scene, embedding};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn milvus_lite_is_killed_and_comes_back() {
-    let database = crate::support::postgres::Database::create(18).await;
+    let database = crate::support::postgres::Database::create(major()).await;
     let mut lite = MilvusLite::start(MilvusLiteOptions::default()).await.expect("starts");
     let url = database.url();
     let mut scene = Scene::new(database.client, url, lite.url()).await;
@@ -31,7 +32,7 @@ async fn milvus_lite_is_killed_and_comes_back() {
 /// A server that was started again has nothing loaded, and nobody can see whether a collection is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncate_loads_what_a_restarted_milvus_forgot() {
-    let database = crate::support::postgres::Database::create(18).await;
+    let database = crate::support::postgres::Database::create(major()).await;
     let mut lite = MilvusLite::start(MilvusLiteOptions::default()).await.expect("starts");
     let url = database.url();
     let mut scene = Scene::new(database.client, url, lite.url()).await;
@@ -49,7 +50,7 @@ async fn a_truncate_loads_what_a_restarted_milvus_forgot() {
 #[cfg(target_arch = "x86_64")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_milvus_that_sleeps_past_the_deadline_applies_nothing_late() {
-    let database = crate::support::postgres::Database::create(18).await;
+    let database = crate::support::postgres::Database::create(major()).await;
     // A Milvus that sleeps longer than its lease in etcd ends itself when it wakes.
     let settings = vec![("common.session.ttl".to_owned(), "60".to_owned())];
     let options = Milvus23Options { settings, ..Milvus23Options::default() };
@@ -118,7 +119,7 @@ async fn postgresql_16_into_milvus_23() {
 #[cfg(target_arch = "x86_64")]
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_index_the_collection_is_written_though_nobody_can_read_it_yet() {
-    let database = crate::support::postgres::Database::create(18).await;
+    let database = crate::support::postgres::Database::create(major()).await;
     let url = database.url();
     let mut scene = Scene::new(database.client, url, crate::support::milvus::milvus23().await.url()).await;
     let table = scene.table("id bigint primary key, n int not null, embedding vector(8) not null").await;
@@ -145,8 +146,8 @@ async fn without_an_index_the_collection_is_written_though_nobody_can_read_it_ye
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_stops_at_once_although_we_are_connected() {
-    use walvec::servers::{Postgres, PostgresOptions, Stop};
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
+    use walvec::servers::{Postgres, Stop};
+    let mut server = Postgres::start(options()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
     let mut lite =

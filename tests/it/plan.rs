@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use walvec::config::Transport;
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::{Options, Scripted, Version};
 
@@ -27,7 +28,7 @@ async fn json(scene: &Scene, arguments: &[&str]) -> (i32, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sizes_are_estimated_and_json_stays_the_same_without_them() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.target = "max_write_mb_per_s = 1.0".into();
     let table = scene.documents(64).await;
     let parted = scene.table("id int primary key, e vector(16) not null) partition by range (id").await;
@@ -72,9 +73,9 @@ async fn sizes_are_estimated_and_json_stays_the_same_without_them() {
 async fn a_plan_is_compared_with_what_is_there() {
     let scripted = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
     let scenes = [
-        Scene::shared(18).await,
-        Scene::scripted(18, &scripted, Transport::Grpc).await,
-        Scene::scripted(18, &scripted, Transport::Rest).await,
+        Scene::shared(major()).await,
+        Scene::scripted(major(), &scripted, Transport::Grpc).await,
+        Scene::scripted(major(), &scripted, Transport::Rest).await,
     ];
     for mut scene in scenes {
         let table = scene.table("id int primary key, t text, n int, e vector(4) not null").await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use walvec::config::Transport;
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, insert};
 use crate::support::scripted::faults::{Fault, When};
 use crate::support::scripted::{Operation, Options, Scripted, Version};
@@ -14,7 +15,7 @@ const MB: f64 = 1_048_576.0;
 /// A backlog many times as large as the quota's second goes through at the quota, over either transport.
 async fn a_backlog_at_the_quota(transport: Transport) {
     let milvus = Scripted::start(Options::default()).await;
-    let mut scene = Scene::scripted(18, &milvus, transport).await;
+    let mut scene = Scene::scripted(major(), &milvus, transport).await;
     let table = scene.documents(768).await;
     let mut daemon = scene.started().await;
     milvus.limit(Some(2.0 * MB), Some(0.05 * MB));
@@ -55,7 +56,7 @@ async fn a_backlog_at_the_quota_over_rest() {
 async fn a_minute_at_the_quota() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options::default()).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         let table = scene.documents(768).await;
         // 3.1 KB a row: more than a minute's worth of 10 MiB/s.
         for at in 0..10 {
@@ -81,7 +82,7 @@ async fn a_minute_at_the_quota() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_quota_is_not_exceeded() {
     let milvus = Scripted::start(Options { version: Version::Zilliz, ..Options::default() }).await;
-    let mut scene = Scene::scripted(18, &milvus, Transport::Rest).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Rest).await;
     scene.target += "\nmax_write_mb_per_s = 2.0\nmax_delete_mb_per_s = 0.05";
     let table = scene.documents(768).await;
     milvus.limit(Some(2.0 * MB), Some(0.05 * MB));
@@ -96,7 +97,7 @@ async fn a_known_quota_is_not_exceeded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_denies_writes_is_reported_as_blocked() {
     let milvus = Scripted::start(Options::default()).await;
-    let mut scene = Scene::scripted(18, &milvus, Transport::Grpc).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Grpc).await;
     scene.target += "\nblocked_after = \"1s\"";
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
@@ -117,7 +118,7 @@ async fn a_target_that_denies_writes_is_reported_as_blocked() {
 async fn a_storm_of_faults_ends_equal_over_both_transports() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options::default()).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         let table = scene.documents(600).await;
         scene.insert(&table, 1, 300, 600).await;
         let mut daemon = scene.started().await;
@@ -162,7 +163,7 @@ async fn a_storm_of_faults_ends_equal_over_both_transports() {
 async fn a_target_far_too_slow_costs_no_memory() {
     let seconds: u64 = std::env::var("WALVEC_SLOW_TARGET_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(15);
     let milvus = Scripted::start(Options::default()).await;
-    let mut scene = Scene::scripted(18, &milvus, Transport::Grpc).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Grpc).await;
     scene.extra = "[pipeline]\nmemory_bytes = \"16MiB\"".to_owned();
     let table = scene.documents(768).await;
     let mut daemon = scene.started().await;

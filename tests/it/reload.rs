@@ -1,6 +1,7 @@
 //! SIGHUP: the configuration is read again, and one that is no good changes nothing.
 
 use crate::support::daemon::{Daemon, walvec};
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::wait::until;
 
@@ -14,7 +15,7 @@ async fn said(daemon: &mut Daemon, what: &str, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_come_and_go_by_sighup() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let first = scene.documents(8).await;
     scene.insert(&first, 1, 100, 8).await;
     let mut daemon = scene.started().await;

@@ -1,13 +1,13 @@
 //! Killed, stopped, started again, and started where it must not start.
 
 use crate::support::daemon::Daemon;
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, major, options};
 use crate::support::scene::{PATIENCE, Scene, insert};
 use crate::support::wait::until;
 
 /// A daemon that kills itself at a point of the durability order, with changes of every kind under way.
 async fn killed_at(point: &str) {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 100, 600).await;
     let mut daemon = scene.started().await;
@@ -53,7 +53,7 @@ async fn kill_after_confirm_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_the_next_start_goes_on_at_once() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     scene.insert(&table, 1, 500, 8).await;
@@ -78,7 +78,7 @@ fn twin(scene: &Scene, directory: &std::path::Path) -> Daemon {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_stands_by_and_takes_over() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let mut first = scene.started().await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -94,7 +94,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_with_an_older_state_waits_for_the_slot_and_is_then_refused() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let mut first = scene.started().await;
     first.terminate(PATIENCE).await;
@@ -119,7 +119,7 @@ async fn a_daemon_with_an_older_state_waits_for_the_slot_and_is_then_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_was_dropped_is_not_made_again_in_silence() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 10, 8).await;
     let mut daemon = scene.started().await;
@@ -137,7 +137,7 @@ async fn a_collection_that_was_dropped_is_not_made_again_in_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_is_dropped_while_we_run_stops_its_table_and_no_other() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let (gone, there) = (scene.documents(8).await, scene.documents(8).await);
     let mut daemon = scene.started().await;
     let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
@@ -158,7 +158,7 @@ async fn a_collection_that_is_dropped_while_we_run_stops_its_table_and_no_other(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_dropped_is_not_made_again_in_silence() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     daemon.terminate(PATIENCE).await;
@@ -179,7 +179,7 @@ async fn a_slot_that_was_dropped_is_not_made_again_in_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_somebody_else_moved_is_refused() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     let mut daemon = scene.started().await;
     daemon.terminate(PATIENCE).await;
@@ -192,8 +192,8 @@ async fn a_slot_that_somebody_else_moved_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_from_an_older_backup_is_refused() {
-    use walvec::servers::{Postgres, PostgresOptions, Stop};
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("starts");
+    use walvec::servers::{Postgres, Stop};
+    let mut server = Postgres::start(options()).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create extension vector").await.expect("made");
     let mut scene = super::target::over(client, server.url("postgres")).await;
@@ -244,7 +244,7 @@ async fn a_first_start_that_was_killed_leaves_no_orphan() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_added_later_is_copied_and_the_others_go_on() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let first = scene.documents(8).await;
     scene.insert(&first, 1, 50, 8).await;
     let mut daemon = scene.started().await;
@@ -271,7 +271,7 @@ fn restore_directory(from: &std::path::Path, to: &std::path::Path) {
 async fn walvec_as_a_synchronous_standby_is_refused() {
     use walvec::servers::{Postgres, PostgresOptions};
     let settings = vec![("synchronous_standby_names".to_owned(), "*".to_owned())];
-    let server = Postgres::start(PostgresOptions { settings, ..PostgresOptions::default() }).await.expect("starts");
+    let server = Postgres::start(PostgresOptions { settings, ..options() }).await.expect("starts");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("set synchronous_commit = local; create extension vector").await.expect("made");
     let mut scene = super::target::over(client, server.url("postgres")).await;
@@ -284,7 +284,7 @@ async fn walvec_as_a_synchronous_standby_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_slot_of_our_name_is_not_adopted() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let url = database.url();
     let mut scene = super::target::over(database.client, url).await;
     scene.documents(8).await;

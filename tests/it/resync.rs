@@ -3,6 +3,7 @@
 use walvec::verify::{self, Verdict, VerifyOptions};
 
 use crate::support::daemon::{Daemon, walvec};
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, insert};
 
 /// `walvec resync`: its exit code and what it said.
@@ -28,7 +29,7 @@ async fn change_unseen(scene: &Scene, table: &str, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_stopped_is_brought_back_while_the_others_go_on() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let stopped = scene.documents(600).await;
     scene.set_lines(&stopped, "[table.fields.title]\nmax_length = 12");
     let other = scene.documents(8).await;
@@ -66,7 +67,7 @@ async fn a_table_that_stopped_is_brought_back_while_the_others_go_on() {
 /// What a stopped table needs of the WAL is let go: while it runs, and when it cannot even start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_lets_go_keeps_neither_the_slot_nor_the_others() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let lets_go = scene.documents(600).await;
     scene.set_lines(&lets_go, "on_stop = \"release\"\n[table.fields.title]\nmax_length = 12");
     let other = scene.documents(8).await;
@@ -178,7 +179,7 @@ async fn entities_without_a_row_are_swept_beside_writers_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_can_be_asked_for_while_no_daemon_runs() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 200, 8).await;
     let mut daemon = scene.started().await;

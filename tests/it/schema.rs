@@ -4,6 +4,7 @@
 use walvec::config::Transport;
 
 use crate::support::daemon::Daemon;
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, embedding};
 use crate::support::scripted::{Options, Scripted, Version};
 
@@ -29,7 +30,7 @@ async fn stopped(daemon: &mut Daemon, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_column_is_passed_over_by_default() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = table(&mut scene, "").await;
     let mut daemon = scene.started().await;
     scene
@@ -50,7 +51,7 @@ async fn a_new_column_is_passed_over_by_default() {
 async fn a_new_column_becomes_a_field_and_is_filled() {
     for transport in [Transport::Grpc, Transport::Rest] {
         let milvus = Scripted::start(Options { version: Version::V2_6, ..Options::default() }).await;
-        let mut scene = Scene::scripted(18, &milvus, transport).await;
+        let mut scene = Scene::scripted(major(), &milvus, transport).await;
         let table = table(&mut scene, "on_add_column = \"add\"").await;
         let mut daemon = scene.started().await;
         scene.sql(&format!("alter table {table} add more int default 7, add note text")).await;
@@ -82,7 +83,7 @@ async fn a_new_column_becomes_a_field_and_is_filled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_column_becomes_a_member_of_the_dynamic_field() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = table(&mut scene, "on_add_column = \"dynamic\"\ndynamic_field = true").await;
     let mut daemon = scene.started().await;
     scene.sql(&format!("alter table {table} add more jsonb; update {table} set more = '{{\"a\": 1}}' where id < 5; update {table} set n = 0 where id = 9")).await;
@@ -127,7 +128,7 @@ async fn a_change_that_does_not_fit_stops_its_table_alone() {
         ),
         ("alter table {t} alter v type varchar(20)", "has another length, precision or dimension now", "", ""),
     ] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         let table = table(&mut scene, "").await;
         let other = scene.table("id int primary key, e vector(2) not null").await;
         let mut daemon = scene.started().await;
@@ -170,7 +171,7 @@ async fn by_policy_the_collection_is_made_anew() {
         "alter table {t} drop constraint {t}_pkey, add primary key (id, n)",
         "begin; create table {t}_new (like {t} including all); insert into {t}_new select * from {t}; drop table {t}; alter table {t}_new rename to {t}; commit",
     ] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         let table = table(&mut scene, "on_schema_change = \"resync\"").await;
         scene.sql(&format!("alter table {table} alter n set not null")).await;
         let other = scene.table("id int primary key, e vector(2) not null").await;
@@ -198,7 +199,7 @@ async fn by_policy_the_collection_is_made_anew() {
 /// Dropped, renamed away and back, while it runs and before it starts: the other table goes on, and nothing is taken for in step.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_gone_lets_the_others_go_on() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let dropped = scene.documents(8).await;
     let renamed = scene.documents(8).await;
     let other = scene.documents(8).await;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use walvec::config::Transport;
 
 use crate::support::daemon::Daemon;
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, embedding};
 use crate::support::scripted::{Options, Scripted};
 use crate::support::unique;
@@ -57,7 +58,7 @@ async fn partitions_of_partitions_with_columns_in_another_order() {
 /// Neither tells the stream anything: a new partition is read like a table, and a removed one must not go unnoticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn attached_partitions_are_copied_and_removed_ones_stop_the_table_or_stay() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let root = scene.table(&format!("{DOCUMENTS}) partition by range (id")).await;
     scene.sql(&format!("create table {root}_0 partition of {root} for values from (0) to (100)")).await;
     scene.insert(&root, 1, 20, 8).await;
@@ -112,7 +113,7 @@ async fn attached_partitions_are_copied_and_removed_ones_stop_the_table_or_stay(
 #[tokio::test(flavor = "multi_thread")]
 async fn single_partitions_are_followed_by_their_own_names() {
     for by_leaf in [false, true] {
-        let mut scene = Scene::shared(18).await;
+        let mut scene = Scene::shared(major()).await;
         let root = unique("docs");
         scene
             .sql(&format!(
@@ -152,7 +153,7 @@ async fn single_partitions_are_followed_by_their_own_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inheritance_is_refused_or_the_own_rows_alone_are_taken() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let parent = scene.documents(768).await;
     let child = unique("child");
     scene.sql(&format!("create table {child} (more int, primary key (id)) inherits ({parent})")).await;
@@ -220,7 +221,7 @@ async fn generated_columns_are_sent_left_out_or_read_again() {
         let fields: Vec<&str> = collection.fields.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(fields, expected, "{major} {kind} {lines}");
     }
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene
         .table("id bigint primary key, n int, double int generated always as (n * 2) virtual, embedding vector(8) not null")
         .await;
@@ -264,7 +265,7 @@ async fn identity_and_serial_columns_and_names_of_every_kind() {
 /// Each with its own sentence, all of them at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_logical_replication_does_not_send_is_refused_with_a_reason() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let base = unique("docs");
     scene
         .sql(&format!(
@@ -315,7 +316,7 @@ async fn what_logical_replication_does_not_send_is_refused_with_a_reason() {
 /// A policy that applies to the role would make the copy a subset: an error, and never a smaller collection.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_security_is_an_error_and_never_a_subset() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let table = scene.documents(8).await;
     let role = unique("follower");
     scene
@@ -343,7 +344,7 @@ async fn row_security_is_an_error_and_never_a_subset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_columns_ten_arrays_and_three_vectors() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let mut columns =
         String::from("id bigint primary key, v1 vector(8) not null, v2 vector(768) not null, v3 vector(3) not null");
     for i in 0..46 {
@@ -376,7 +377,7 @@ async fn sixty_columns_ten_arrays_and_three_vectors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_partitions() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     let root = scene.table(&format!("{DOCUMENTS}) partition by range (id")).await;
     scene
         .sql(&format!(
@@ -394,7 +395,7 @@ async fn two_hundred_partitions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_tables_at_once() {
     let milvus = Scripted::start(Options::default()).await;
-    let mut scene = Scene::scripted(18, &milvus, Transport::Grpc).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Grpc).await;
     let base = unique("many");
     scene
         .sql(&format!(

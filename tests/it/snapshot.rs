@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, embedding, insert};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +25,7 @@ async fn rows_that_were_there_and_rows_that_come_later_both_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_under_load_ends_equal() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     scene.extra = "[pipeline]\nchunk_bytes = \"256KiB\"".to_owned();
     scene.insert(&table, 1, 3000, 600).await;
@@ -50,7 +51,7 @@ async fn a_copy_under_load_ends_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_is_killed_goes_on_where_it_was() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(600).await;
     scene.extra = "[pipeline]\nchunk_bytes = \"128KiB\"\ncopy_readers = 1".to_owned();
     scene.insert(&table, 1, 3000, 600).await;
@@ -72,7 +73,7 @@ async fn a_copy_that_is_killed_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_rewritten_or_emptied_while_it_is_copied_ends_equal() {
     for statement in ["vacuum full {t}", "cluster {t} using {t}_pkey", "truncate {t}"] {
-        let mut scene = super::target::scene(18).await;
+        let mut scene = super::target::scene(major()).await;
         let table = scene.documents(600).await;
         scene.extra = "[pipeline]\nchunk_bytes = \"128KiB\"\ncopy_readers = 1".to_owned();
         scene.insert(&table, 1, 2000, 600).await;
@@ -92,7 +93,7 @@ async fn a_table_that_is_rewritten_or_emptied_while_it_is_copied_ends_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_is_older_than_the_stream_delays_the_copy_and_is_named() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 50, 8).await;
     let mut daemon = scene.started().await;

@@ -1,10 +1,11 @@
 //! Changes as they come, one difficulty a test. Everything ends with the whole table compared with the whole collection.
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, embedding};
 
 /// Carries the statements out one after the other, each in its own transaction, and compares.
 async fn after(dim: usize, statements: &[&str]) {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene.documents(dim).await;
     scene.insert(&table, 1, 20, dim).await;
     let mut daemon = scene.started().await;
@@ -110,7 +111,7 @@ async fn replica_identity_full_brings_the_embedding_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn composite_text_and_uuid_keys() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let composite =
         scene.table("tenant text, id int, body text, embedding vector(768) not null, primary key (tenant, id)").await;
     let text = scene.table("id text primary key, n int, embedding vector(768) not null").await;
@@ -140,7 +141,7 @@ async fn composite_text_and_uuid_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_tables_in_one_transaction_and_a_partitioned_one() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let plain = scene.documents(8).await;
     let parted = scene
         .table("id bigint primary key, title text, n int, embedding vector(8) not null) partition by range (id")
@@ -162,7 +163,7 @@ async fn several_tables_in_one_transaction_and_a_partitioned_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_the_mapping_table() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let table = scene
         .table(
             "id int primary key, b bool, s smallint, i int, l bigint, r real, d double precision, nu numeric(20,5), t text, v varchar(50), \
@@ -187,7 +188,7 @@ async fn every_type_of_the_mapping_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_does_not_fit_stops_its_table_and_no_other() {
-    let mut scene = super::target::scene(18).await;
+    let mut scene = super::target::scene(major()).await;
     let bad = scene.documents(4).await;
     let good = scene.documents(4).await;
     let mut daemon = scene.started().await;

@@ -1,6 +1,7 @@
 //! `walvec teardown`: the source is left as it was, and nothing is dropped that is not walvec's or is in use.
 
 use crate::support::daemon::walvec;
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 
 fn teardown(scene: &Scene, arguments: &[&str]) -> (i32, String) {
@@ -50,7 +51,7 @@ async fn slot_publication_and_state_go_and_collections_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_is_not_ours_is_left_alone() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene.documents(8).await;
     scene.sql(&format!("select pg_create_physical_replication_slot('{}')", scene.slot)).await;
     scene.refused().await;

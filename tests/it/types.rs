@@ -14,7 +14,7 @@ use walvec::plan::types::{Read, resolve};
 use walvec::postgres::catalog::read_tables;
 use walvec::postgres::{array, pgvector};
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, major};
 use crate::support::scene::Scene;
 
 /// SplitMix64: enough to scatter values.
@@ -137,7 +137,7 @@ fn texts(corners: &[&str], count: usize, mut more: impl FnMut() -> String) -> Ve
 
 #[tokio::test]
 async fn floats_print_as_the_server_prints_them() {
-    let database = session(18).await;
+    let database = session(major()).await;
     let (client, mut random) = (&database.client, Random::new());
 
     let mut float4s: Vec<f32> = vec![0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
@@ -163,7 +163,7 @@ async fn floats_print_as_the_server_prints_them() {
 
 #[tokio::test]
 async fn numbers_print_as_the_server_prints_them() {
-    let database = session(18).await;
+    let database = session(major()).await;
     let (client, mut random) = (&database.client, Random::new());
     for (source, type_name, low, high) in [
         (SourceType::named("int2"), "int2", i64::from(i16::MIN), i64::from(i16::MAX)),
@@ -283,7 +283,7 @@ async fn dates_and_times_print_as_the_server_prints_them() {
 
 #[tokio::test]
 async fn texts_and_documents_are_taken_as_they_are() {
-    let database = session(18).await;
+    let database = session(major()).await;
     let (client, mut random) = (&database.client, Random::new());
     let strings = ["", " ", "ab", "a\tb\\c\nd", "é€😀", "\u{1}", "NULL", "\\N"];
     for type_name in ["text", "varchar(20)", "char(5)", "bpchar"] {
@@ -341,7 +341,7 @@ async fn vectors_are_the_same_floats_in_both_forms() {
 
 #[tokio::test]
 async fn arrays_have_the_same_elements_in_both_forms() {
-    let database = session(18).await;
+    let database = session(major()).await;
     let (client, mut random) = (&database.client, Random::new());
     const ALPHABET: [&str; 16] =
         ["a", "B", " ", "\"", "\\", "{", "}", ",", "\t", "\n", "\u{b}", "é", "NULL", "null", "'", "="];
@@ -622,7 +622,7 @@ async fn every_type_prints_as_the_server_prints_it() {
 /// Types are known by name and extension, wherever their extension is and whatever our search_path says.
 #[tokio::test(flavor = "multi_thread")]
 async fn extensions_in_another_schema_are_the_same_types() {
-    let mut scene = Scene::shared(18).await;
+    let mut scene = Scene::shared(major()).await;
     scene
         .sql(
             "create schema \"Ext s\"; alter extension vector set schema \"Ext s\"; create extension citext schema \"Ext s\";

@@ -23,7 +23,7 @@ use walvec::postgres::catalog::read_tables;
 use walvec::postgres::copy::{ChunkReader, plan_ranges};
 use walvec::verify::{Difference, DifferenceKind, Report, TableReport, Verdict, VerifyError, VerifyOptions, verify};
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, major};
 use crate::support::scene::{self, PATIENCE};
 use crate::support::{milvus, unique};
 
@@ -55,7 +55,7 @@ struct Scene {
 impl Scene {
     /// A table `docs` with this key, its rows by the expressions of the key over `i`, and a collection equal to it.
     async fn new(url: String, key_columns: &str, key: &str, key_values: &str) -> Scene {
-        let database = Database::create(18).await;
+        let database = Database::create(major()).await;
         let sql = format!(
             "CREATE TABLE docs ({key_columns}, {COLUMNS}, PRIMARY KEY ({key}));
              INSERT INTO docs SELECT {key_values}, {VALUES} FROM generate_series(1::bigint, {ROWS}) i"
@@ -290,7 +290,7 @@ async fn the_two_sides_need_no_common_order() {
 async fn keys_of_several_columns_on_milvus() {
     use DifferenceKind::{Different, Extra, Missing};
     // This server has no nullable fields: rows without NULL.
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let sql = format!(
             "CREATE TABLE docs (tenant text, part numeric(10, 2), day date, title text NOT NULL, embedding vector(2) NOT NULL,
                  PRIMARY KEY (tenant, part, day));
@@ -370,7 +370,7 @@ impl FakeDaemon {
 }
 
 async fn small_scene() -> Scene {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let sql = "CREATE TABLE docs (id int PRIMARY KEY, title text, embedding vector(2) NOT NULL);
                INSERT INTO docs SELECT i, 'title ' || i, ARRAY[i, 1]::vector FROM generate_series(1, 50) i";
     database.client.batch_execute(sql).await.expect("the table is filled");
@@ -454,7 +454,7 @@ async fn a_row_that_keeps_changing_is_undecided_and_a_missing_collection_an_erro
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_beside_a_running_daemon_and_a_writer() {
-    let mut scene = scene::Scene::shared(18).await;
+    let mut scene = scene::Scene::shared(major()).await;
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 2000, 600).await;
     scene.insert(&table, 2600, 2600, 600).await;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use walvec::cli::demo::workload::{self, Load, Workload};
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, major};
 use crate::support::wait::until;
 
 #[tokio::test]
 async fn the_writers_count_what_they_committed() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let workload = Workload { rows: 300, dimensions: 24, seed: 42, writers: 2, rate: 100_000 };
     workload::create(&database.client, &workload).await.expect("the table is made");
     let mut filled = 0;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_silent_line_is_given_up_and_a_cut_one_is_transient() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let mut settings = source(&database);
     settings.wal_sender_timeout = Duration::from_secs(2);
     let proxy = Proxy::start(settings.port).await;
@@ -63,7 +63,7 @@ async fn a_silent_line_is_given_up_and_a_cut_one_is_transient() {
 /// The line acknowledges, and nobody is behind it: TCP sees nothing of that.
 #[tokio::test]
 async fn a_query_that_nobody_answers_is_given_up() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     database.client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
     let oid: u32 = database.client.query_one("select 'docs'::regclass::oid", &[]).await.expect("read").get(0);
     let mut settings = source(&database);
@@ -108,7 +108,7 @@ async fn a_terminated_session_says_why() {
 
 #[tokio::test]
 async fn a_server_that_shuts_down_is_let_go() {
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("PostgreSQL starts");
+    let mut server = Postgres::start(options()).await.expect("PostgreSQL starts");
     let settings = settings(&server, "postgres");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
@@ -169,7 +169,7 @@ async fn an_expired_certificate_is_refused_and_old_kinds_of_passwords_are_taken(
             .map(|(role, method)| format!("host all {role} 127.0.0.1/32 {method}"))
             .to_vec(),
         tls: Some(TlsPem { certificate, key, client_ca: None }),
-        ..PostgresOptions::default()
+        ..options()
     })
     .await
     .expect("PostgreSQL with TLS starts");
@@ -238,7 +238,7 @@ async fn sslmode_means_the_same_to_both_kinds_of_connection() {
             "hostnossl all certified 127.0.0.1/32 reject".to_owned(),
         ],
         tls: Some(TlsPem { certificate, key, client_ca: Some(our_root) }),
-        ..PostgresOptions::default()
+        ..options()
     })
     .await
     .expect("PostgreSQL with TLS starts");
@@ -309,7 +309,7 @@ async fn sslmode_means_the_same_to_both_kinds_of_connection() {
 
 #[tokio::test]
 async fn a_unix_socket_is_used_without_tls_and_without_a_password() {
-    let server = Postgres::start(PostgresOptions::default()).await.expect("PostgreSQL starts");
+    let server = Postgres::start(options()).await.expect("PostgreSQL starts");
     let mut settings = settings(&server, "postgres");
     settings.host = server.directory().to_str().expect("UTF-8").to_owned();
     settings.sslmode = SslMode::VerifyFull;

@@ -107,7 +107,7 @@ async fn rows_are_fetched_by_keys_of_every_kind() {
 async fn a_fetch_that_does_not_see_a_commit_says_so() {
     // A commit in the WAL that waits for a standby which does not exist: the stream has it, no snapshot sees it.
     let settings_of_server = [("synchronous_standby_names".to_owned(), "nosuch".to_owned())];
-    let options = PostgresOptions { settings: settings_of_server.to_vec(), ..PostgresOptions::default() };
+    let options = PostgresOptions { settings: settings_of_server.to_vec(), ..options() };
     let server = Postgres::start(options).await.expect("PostgreSQL starts");
     let settings = settings(&server, "postgres");
     let client = server.connect("postgres").await.expect("connected");

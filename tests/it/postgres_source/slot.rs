@@ -113,7 +113,7 @@ async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_say
     for major in MAJORS {
         let sizes = [("max_slot_wal_keep_size", "1MB"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")];
         let sizes = sizes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let options = PostgresOptions { major, settings: sizes, ..PostgresOptions::default() };
+        let options = PostgresOptions { major, settings: sizes, ..options() };
         let server = Postgres::start(options).await.expect("PostgreSQL starts");
         let settings = settings(&server, "postgres");
         let client = server.connect("postgres").await.expect("connected");
@@ -157,7 +157,7 @@ async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_say
 
 #[tokio::test]
 async fn a_new_timeline_is_followed_only_from_before_its_switch() {
-    let mut server = Postgres::start(PostgresOptions::default()).await.expect("PostgreSQL starts");
+    let mut server = Postgres::start(options()).await.expect("PostgreSQL starts");
     let settings = settings(&server, "postgres");
     let client = server.connect("postgres").await.expect("connected");
     client.batch_execute("create table docs (id int8 primary key)").await.expect("created");

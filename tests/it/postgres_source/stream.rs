@@ -233,7 +233,7 @@ async fn a_publication_by_leaf_maps_each_leaf_by_name() {
 
 #[tokio::test]
 async fn idle_neighbours_move_the_position_by_keepalives() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let mut settings = source(&database);
     settings.wal_sender_timeout = Duration::from_secs(2);
     database
@@ -269,7 +269,7 @@ async fn idle_neighbours_move_the_position_by_keepalives() {
 
 #[tokio::test]
 async fn our_message_comes_back_and_positions_only_grow() {
-    let database = Database::create(18).await;
+    let database = Database::create(major()).await;
     let settings = source(&database);
     database.client.batch_execute("create table docs (id int8 primary key)").await.expect("created");
     let docs = tables(&settings, &["docs"]).await;

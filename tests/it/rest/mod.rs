@@ -12,6 +12,7 @@ mod streaming;
 
 use walvec::config::Transport;
 
+use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::{Options, Scripted};
 
@@ -36,7 +37,7 @@ mod target {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_of_the_environment_is_used() {
     let milvus = Scripted::start(Options::default()).await;
-    let mut scene = Scene::scripted(18, &milvus, Transport::Rest).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Rest).await;
     scene.target_url = "http://milvus.invalid:19530".to_owned();
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 20, 8).await;

@@ -12,6 +12,20 @@ use walvec::servers::{Postgres, PostgresOptions};
 
 use super::unique;
 
+/// The major version where a test needs no certain one: 18, or what `WALVEC_TEST_POSTGRES` says.
+///
+/// ```sh
+/// WALVEC_TEST_POSTGRES=16 cargo test --test it      # everything on 16
+/// ```
+pub fn major() -> u16 {
+    std::env::var("WALVEC_TEST_POSTGRES").map_or(18, |text| text.parse().expect("16 or 18"))
+}
+
+/// For a server of a test's own, of that version.
+pub fn options() -> PostgresOptions {
+    PostgresOptions { major: major(), ..PostgresOptions::default() }
+}
+
 /// The shared cluster of `major`, 16 or 18. Up to 200 slots: tests leave theirs behind.
 pub async fn shared(major: u16) -> &'static Postgres {
     static SIXTEEN: OnceCell<Postgres> = OnceCell::const_new();
