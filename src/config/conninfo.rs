@@ -42,7 +42,10 @@ pub enum ConninfoError {
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+    match nearest {
+        Some(name) => format!("; did you mean {name:?}?"),
+        None => format!(" (not shown, it may be a part of a password); known are {}", USED.join(", ")),
+    }
 }
 
 /// What we use.
@@ -193,7 +196,7 @@ impl Conninfo {
         match JDBC.iter().find(|(jdbc, _)| *jdbc == name) {
             Some((_, "")) => self.ignored.push(name.to_owned()),
             Some((_, libpq)) => self.set(libpq, value),
-            None => return Err(self.unknown(name, JDBC.iter().map(|(name, _)| *name))),
+            None => return Err(Self::unknown(name, JDBC.iter().map(|(name, _)| *name))),
         }
         Ok(())
     }
@@ -216,17 +219,16 @@ impl Conninfo {
             "sslnegotiation" => return unsupported("sslnegotiation", "leave it out"),
             _ if USED.contains(&name) => self.set(name, value),
             _ if IGNORED.contains(&name) => self.ignored.push(name.to_owned()),
-            _ => return Err(self.unknown(name, USED.iter().chain(IGNORED).copied())),
+            _ => return Err(Self::unknown(name, USED.iter().chain(IGNORED).copied())),
         }
         Ok(())
     }
 
-    fn unknown<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> ConninfoError {
-        // After a password, or with odd characters, a "name" may be the tail of an unquoted password: not repeated.
-        let plain = name.len() <= 40 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConninfoError {
+        // What is like no known name may be the tail of a password without quotes, or `password` and its value without `=`.
         let nearest = super::nearest(name, known).map(str::to_owned);
-        let shown = plain && (nearest.is_some() || self.get("password").is_none());
-        ConninfoError::UnknownParameter { name: if shown { name.to_owned() } else { "…".to_owned() }, nearest }
+        let name = if nearest.is_some() { name.to_owned() } else { "…".to_owned() };
+        ConninfoError::UnknownParameter { name, nearest }
     }
 
     fn set(&mut self, name: &str, value: String) {
@@ -389,6 +391,7 @@ mod tests {
                 ConninfoError::UnknownParameter { name: "ssl_mode".into(), nearest: Some("sslmode".into()) },
             ),
             ("host=h p&ss=x", ConninfoError::UnknownParameter { name: "…".into(), nearest: None }),
+            ("host=h password2hunter2=", ConninfoError::UnknownParameter { name: "…".into(), nearest: None }),
         ] {
             assert_eq!(shown(text), Err(expected), "{text}");
         }
