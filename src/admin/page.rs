@@ -47,6 +47,10 @@ pub(super) fn render(status: &Status) -> String {
     }
     html.push_str("</table>\n");
     for (what, error) in [
+        (
+            "PostgreSQL sends nothing before these standbys have it, and they are not connected",
+            source.absent_standbys.as_ref(),
+        ),
         ("the target does not answer", status.target.last_error.as_ref()),
         ("last error", status.last_error.as_ref().map(|error| &error.message)),
     ] {

@@ -60,6 +60,8 @@ pub struct SourceStatus {
     pub retained_wal_bytes: Option<u64>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
+    /// Slots of `synchronized_standby_slots` without a standby: while there are any, a failover slot is sent nothing.
+    pub absent_standbys: Option<String>,
     pub guard: GuardState,
 }
 

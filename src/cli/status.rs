@@ -124,6 +124,12 @@ pub fn render(status: &Status) -> String {
         GuardState::CopyPaused => ", copies are paused",
     };
     push(&mut out, format_args!("  slot          {}: {retained} of WAL retained, {wal_status}{guard}", source.slot));
+    if let Some(slots) = &source.absent_standbys {
+        push(
+            &mut out,
+            format_args!("  standbys      {slots}: not connected, and PostgreSQL sends nothing before they have it"),
+        );
+    }
     push(&mut out, format_args!("  target        {} {}", status.target.url, status.target.version));
     match status.target.state {
         TargetState::Ok => {}

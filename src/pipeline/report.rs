@@ -65,6 +65,7 @@ impl Reporter {
                 status.source.guard = session.guard.state();
                 status.source.retained_wal_bytes = slot.retained_bytes;
                 status.source.wal_status = slot.wal_status.map(|status| status.as_str().to_owned());
+                status.source.absent_standbys.clone_from(&slot.absent_standbys);
             }
             target.apply(&mut status.target);
             if full {

@@ -124,6 +124,8 @@ pub(super) struct Session {
     pub(super) server_lsn: Lsn,
     pub(super) slot: Option<postgres::slot::Slot>,
     pub(super) guard: Guard,
+    /// As last told, see [`postgres::slot::Slot`].
+    pub(super) absent_standbys: Option<String>,
     /// The oldest heartbeat that progress has not passed, and when it was written.
     pub(super) heartbeat: Option<(Lsn, std::time::Instant)>,
     pub(super) blocked_by: BTreeMap<TableId, String>,
@@ -236,6 +238,7 @@ impl Session {
             server_lsn: begin.server_lsn,
             slot: begin.slot,
             guard: Guard::new(context.settings.guard),
+            absent_standbys: None,
             heartbeat: None,
             blocked_by: BTreeMap::new(),
             copy,

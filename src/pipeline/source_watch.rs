@@ -206,8 +206,25 @@ impl Session {
         Ok(Ok(()))
     }
 
+    /// Told once: until they are back, or out of the setting, PostgreSQL sends us nothing and says so in its own log only.
+    fn note_standbys(&mut self, absent: Option<&str>) {
+        if absent == self.absent_standbys.as_deref() {
+            return;
+        }
+        self.absent_standbys = absent.map(str::to_owned);
+        match absent {
+            Some(slots) => tracing::warn!(
+                slots,
+                "PostgreSQL sends nothing before these standbys have it, and they are not connected: bring them back, or take \
+                 them out of synchronized_standby_slots (ALTER SYSTEM, then SELECT pg_reload_conf())"
+            ),
+            None => tracing::info!("every standby of synchronized_standby_slots is connected again"),
+        }
+    }
+
     pub(super) fn guard_slot(&mut self) -> Result<(), RunError> {
         let Some(slot) = self.slot.clone() else { return Ok(()) };
+        self.note_standbys(slot.absent_standbys.as_deref());
         let steps = self.guard.judge(&slot);
         let retained = slot.retained_bytes.unwrap_or(0);
         if steps.changed {

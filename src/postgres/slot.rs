@@ -34,6 +34,8 @@ pub struct Slot {
     pub failover: bool,
     /// Copied from a primary to this standby.
     pub synced: bool,
+    /// Standbys that `synchronized_standby_slots` names and that are not connected: a failover slot is sent nothing meanwhile.
+    pub absent_standbys: Option<String>,
     /// WAL that the server keeps for the slot, in bytes: from `restart_lsn`.
     pub retained_bytes: Option<u64>,
     /// WAL that we have not confirmed, in bytes: from `confirmed_flush_lsn`.
@@ -99,6 +101,12 @@ pub(super) fn select(name: &str) -> String {
     select_where(&format!("s.slot_name = {}", quote_literal(name)))
 }
 
+/// Older servers than 17 do not have the setting. A slot's name needs no quotes, but may be written with them.
+const ABSENT_STANDBYS: &str = "(SELECT pg_catalog.string_agg(name, ', ') FROM pg_catalog.unnest(pg_catalog.string_to_array(\
+     pg_catalog.current_setting('synchronized_standby_slots', true), ',')) AS listed(item), \
+     LATERAL (SELECT pg_catalog.btrim(item, ' \"') AS name) AS trimmed WHERE name <> '' AND NOT EXISTS \
+     (SELECT 1 FROM pg_catalog.pg_replication_slots p WHERE p.slot_name::text = name AND p.active_pid IS NOT NULL))";
+
 /// `s` is the slot, `w.lsn` where the server is.
 fn select_where(condition: &str) -> String {
     format!(
@@ -108,7 +116,8 @@ fn select_where(condition: &str) -> String {
          coalesce(pg_catalog.to_jsonb(s)->>'conflicting', 'f'), coalesce(pg_catalog.to_jsonb(s)->>'failover', 'f'), \
          coalesce(pg_catalog.to_jsonb(s)->>'synced', 'f'), \
          pg_catalog.trunc(pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn)), \
-         pg_catalog.trunc(pg_catalog.pg_wal_lsn_diff(w.lsn, s.confirmed_flush_lsn)) \
+         pg_catalog.trunc(pg_catalog.pg_wal_lsn_diff(w.lsn, s.confirmed_flush_lsn)), \
+         CASE WHEN pg_catalog.to_jsonb(s)->>'failover' = 'true' THEN {ABSENT_STANDBYS} END \
          FROM pg_catalog.pg_replication_slots s \
          CROSS JOIN (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
          ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) w \
@@ -151,6 +160,7 @@ pub(super) fn parse(row: &[Option<String>]) -> Result<Slot> {
         // Negative for an instant, when the slot is ahead of what `pg_current_wal_lsn` said.
         retained_bytes: number(17)?.map(|bytes| bytes.max(0).unsigned_abs()),
         lag_bytes: number(18)?.map(|bytes| bytes.max(0).unsigned_abs()),
+        absent_standbys: text(19),
     })
 }
 

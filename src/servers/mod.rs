@@ -93,8 +93,8 @@ pub enum ServerError {
     NoPort { source: io::Error },
     #[error("could not run {program}")]
     Spawn { program: String, source: io::Error },
-    #[error("initdb failed: {reason}")]
-    Initdb { reason: String },
+    #[error("{program} failed: {reason}")]
+    Program { program: String, reason: String },
     #[error("{server} ended while it started; the end of its log {log}:\n{tail}")]
     Died { server: &'static str, log: PathBuf, tail: String },
     #[error("{server} did not answer within {} s; the end of its log {log}:\n{tail}", waited.as_secs())]

@@ -136,6 +136,31 @@ impl Postgres {
         }
     }
 
+    /// A hot standby of this server, on a port of its own, over a physical slot of that name; from 17 on it keeps copies of
+    /// failover slots. `select pg_promote()` makes it a primary.
+    pub async fn standby(&self, slot: &str) -> Result<Postgres, ServerError> {
+        let directory = Directory::temporary("standby", self.account, false)?;
+        let source = format!("host=127.0.0.1 port={} user={USER} dbname=postgres application_name={slot}", self.port);
+        let mut command = program(&self.binaries.join("pg_basebackup"), self.account);
+        command.arg("-D").arg(data(&directory)).args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+        command.args(["--create-slot", "--slot", slot]).arg("-d").arg(source);
+        command.env("PGPASSWORD", &self.password);
+        said_yes(command).await?;
+        let path = data(&directory).join("postgresql.auto.conf");
+        let mut lines =
+            fs::read_to_string(&path).map_err(|source| ServerError::Directory { path: path.clone(), source })?;
+        let socket = directory.path().display().to_string();
+        lines += &format!("unix_socket_directories = '{socket}'\nhot_standby_feedback = on\n");
+        if fs::read_to_string(data(&directory).join("PG_VERSION")).is_ok_and(|major| major.trim() != "16") {
+            lines += "sync_replication_slots = on\n";
+        }
+        write(&path, &lines, self.account)?;
+        let port = free_port()?;
+        let process = launch(&self.binaries, &directory, self.account, port, &self.password).await?;
+        let (binaries, account, password) = (self.binaries.clone(), self.account, self.password.clone());
+        Ok(Postgres { process, binaries, account, port, password, directory })
+    }
+
     pub fn host(&self) -> &'static str {
         "127.0.0.1"
     }
@@ -310,29 +335,38 @@ async fn initdb(
 ) -> Result<(), ServerError> {
     let password_file = directory.path().join("password");
     write(&password_file, password, account)?;
-    let program = binaries.join("initdb");
-    let mut command = tokio::process::Command::new(&program);
+    let mut command = program(&binaries.join("initdb"), account);
     command
         .arg("-D")
         .arg(data(directory))
         .args(["-U", USER, "-E", "UTF8", "--locale=C", "--no-sync"])
         .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
-        .arg(format!("--pwfile={}", password_file.display()))
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+        .arg(format!("--pwfile={}", password_file.display()));
+    let done = said_yes(command).await;
+    let removed = fs::remove_file(&password_file);
+    done?;
+    removed.map_err(|source| ServerError::Directory { path: password_file, source })
+}
+
+/// One of PostgreSQL's programs that runs and ends, as the server's user.
+fn program(path: &Path, account: Option<Account>) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(path);
+    command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
     if let Some(Account { uid, gid }) = account {
         command.gid(gid).uid(uid);
     }
+    command
+}
+
+async fn said_yes(mut command: tokio::process::Command) -> Result<(), ServerError> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.output().await;
-    let removed = fs::remove_file(&password_file);
-    let output = output.map_err(|source| ServerError::Spawn { program: program.display().to_string(), source })?;
-    if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(ServerError::Initdb { reason });
+    let output = output.map_err(|source| ServerError::Spawn { program: program.clone(), source })?;
+    if output.status.success() {
+        return Ok(());
     }
-    removed.map_err(|source| ServerError::Directory { path: password_file, source })
+    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ServerError::Program { program, reason })
 }
 
 /// Settings and access rules.

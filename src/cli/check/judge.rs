@@ -119,6 +119,11 @@ pub(super) fn slot(slot: &Slot, findings: &mut Findings) {
     if let Some(bytes) = slot.retained_bytes.filter(|bytes| *bytes > 1 << 30) {
         findings.warning(&subject, format!("PostgreSQL keeps {} MiB of WAL for it", bytes >> 20), None);
     }
+    if let Some(standbys) = &slot.absent_standbys {
+        let sentence = format!("is sent nothing before the standbys of {standbys} have it, and they are not connected");
+        let mend = "bring them back, or take them out of synchronized_standby_slots (ALTER SYSTEM, then SELECT pg_reload_conf())";
+        findings.warning(&subject, sentence, Some(mend.to_owned()));
+    }
 }
 
 /// From so much WAL on a slot of anybody's is worth a word.

@@ -27,6 +27,7 @@ struct Faults {
     budget: Option<(Direction, u64)>,
     /// Raised by each cut: connections of an earlier generation are reset.
     generation: u64,
+    server_port: u16,
 }
 
 /// Ends with its last reference; connections through it are reset then.
@@ -52,9 +53,9 @@ impl Proxy {
     pub async fn start(server_port: u16) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let faults = Arc::new(watch::Sender::new(Faults::default()));
+        let faults = Arc::new(watch::Sender::new(Faults { server_port, ..Faults::default() }));
         let counts = Arc::new(Mutex::new(Counts::default()));
-        let accept = tokio::spawn(accept(listener, server_port, Arc::clone(&faults), Arc::clone(&counts)));
+        let accept = tokio::spawn(accept(listener, Arc::clone(&faults), Arc::clone(&counts)));
         Proxy { address, faults, counts, accept }
     }
 
@@ -98,7 +99,15 @@ impl Proxy {
     /// No faults any more; what was stalled goes on.
     pub fn heal(&self) {
         self.faults.send_modify(|faults| {
-            *faults = Faults { generation: faults.generation, ..Faults::default() };
+            *faults = Faults { generation: faults.generation, server_port: faults.server_port, ..Faults::default() };
+        });
+    }
+
+    /// Resets every connection; new ones reach another server, as when a name is moved to a new primary.
+    pub fn redirect(&self, server_port: u16) {
+        self.faults.send_modify(|faults| {
+            faults.server_port = server_port;
+            faults.generation += 1;
         });
     }
 }
@@ -110,12 +119,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server_port: u16,
-    faults: Arc<watch::Sender<Faults>>,
-    counts: Arc<Mutex<Counts>>,
-) {
+async fn accept(listener: TcpListener, faults: Arc<watch::Sender<Faults>>, counts: Arc<Mutex<Counts>>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         if faults.borrow().refuse {
@@ -123,17 +127,12 @@ async fn accept(
             reset(client);
             continue;
         }
-        tokio::spawn(forward(client, server_port, Arc::clone(&faults), Arc::clone(&counts)));
+        tokio::spawn(forward(client, Arc::clone(&faults), Arc::clone(&counts)));
     }
 }
 
-async fn forward(
-    mut client: TcpStream,
-    server_port: u16,
-    faults: Arc<watch::Sender<Faults>>,
-    counts: Arc<Mutex<Counts>>,
-) {
-    let generation = faults.borrow().generation;
+async fn forward(mut client: TcpStream, faults: Arc<watch::Sender<Faults>>, counts: Arc<Mutex<Counts>>) {
+    let Faults { generation, server_port, .. } = *faults.borrow();
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server_port)).await else { return reset(client) };
     counts.lock().expect("not poisoned").connections += 1;
     let was_cut = {

@@ -83,6 +83,12 @@ impl Scene {
         }
     }
 
+    /// The source is another server from now on, for the test's own sessions; the daemon's line is the test's to move.
+    pub fn moved_to(&mut self, source_url: String, client: Client) {
+        self.verify_source_url = source_url;
+        self.client = client;
+    }
+
     pub async fn sql(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
