@@ -148,6 +148,10 @@ impl PostgresError {
             PostgresError::SettingsIgnored { .. } => {
                 Some("connect to PostgreSQL itself: a pooler in between drops startup options".to_owned())
             }
+            // A pooler that opened a plain session for the stream's.
+            PostgresError::Replication { doing: IDENTIFY, .. } if self.sqlstate() == Some("42601") => {
+                advice(POOLER).map(str::to_owned)
+            }
             PostgresError::SlotBlocked { .. } | PostgresError::CopyBlocked { .. } => {
                 Some("end the named sessions or wait; raise slot_lock_timeout to wait longer".to_owned())
             }
@@ -171,8 +175,17 @@ impl PostgresError {
     }
 }
 
+/// What the stream's session is asked first.
+pub(super) const IDENTIFY: &str = "identify the server";
+
+/// PgBouncer's SQLSTATE for whatever it says itself (protocol violation).
+const POOLER: &str = "08P01";
+
 fn advice(sqlstate: &str) -> Option<&'static str> {
     Some(match sqlstate {
+        POOLER => {
+            "connect to PostgreSQL itself: replication and our settings need a session without a pooler in between"
+        }
         "28P01" | "28000" => "check user, password and pg_hba.conf (a replication connection needs a line of its own)",
         "3D000" => "check the database name in source.url",
         "42501" => "grant the role what is missing: SELECT on the tables, USAGE on their schemas, and REPLICATION",
@@ -198,6 +211,10 @@ pub(super) fn is_transient_sqlstate(sqlstate: &str) -> bool {
 
 fn sql_disposition(error: &tokio_postgres::Error) -> Disposition {
     let transient = match error.code() {
+        // A pooler that does not take our settings will not take them later.
+        Some(code) if code.code() == POOLER => {
+            !error.as_db_error().is_some_and(|error| error.message().contains("startup parameter"))
+        }
         Some(code) => is_transient_sqlstate(code.code()),
         None => {
             error.is_closed() || error.source().and_then(|source| source.downcast_ref()).is_some_and(is_transient_io)
@@ -209,7 +226,9 @@ fn sql_disposition(error: &tokio_postgres::Error) -> Disposition {
 fn replication_disposition(error: &PgWireError) -> Disposition {
     let transient = match error {
         PgWireError::Io(error) => is_transient_io(error),
-        PgWireError::Server(text) | PgWireError::Auth(text) => sqlstate_in(text).is_some_and(is_transient_sqlstate),
+        PgWireError::Server(text) | PgWireError::Auth(text) => {
+            sqlstate_in(text).is_some_and(is_transient_sqlstate) && !text.contains("startup parameter")
+        }
         // `Internal` is what is left when the worker's own error was taken by a dropped future.
         PgWireError::Task(_) | PgWireError::Internal(_) => true,
         _ => false,
@@ -246,6 +265,8 @@ mod tests {
             ("replication slot \"s\" does not exist (SQLSTATE 42704)", Disposition::Definite),
             ("cannot read from logical replication slot (SQLSTATE 55000)", Disposition::Definite),
             ("password authentication failed (SQLSTATE 28P01)", Disposition::Definite),
+            ("unsupported startup parameter: replication (SQLSTATE 08P01)", Disposition::Definite),
+            ("query_wait_timeout (SQLSTATE 08P01)", Disposition::Transient),
             ("no code at all", Disposition::Definite),
         ] {
             assert_eq!(server(text).disposition(), disposition, "{text}");
@@ -253,6 +274,21 @@ mod tests {
         assert_eq!(server("x (SQLSTATE 55006)").sqlstate(), Some("55006"));
         assert_eq!(server("x (SQLSTATE 5)").sqlstate(), None);
         assert_eq!(server("(SQLSTATE \u{e4}\u{e4}\u{e4})").sqlstate(), None);
+    }
+
+    /// In the words of PgBouncer 1.18: with `ignore_startup_parameters` the stream's session is a plain one.
+    #[test]
+    fn a_pooler_in_between_is_named() {
+        let said = |doing, text: &str| {
+            let source = PgWireError::Server(text.to_owned());
+            PostgresError::Replication { doing, source }.hint().unwrap_or_default()
+        };
+        assert!(
+            said("start", "unsupported startup parameter: replication (SQLSTATE 08P01)").contains("without a pooler")
+        );
+        let syntax = "syntax error at or near \"IDENTIFY_SYSTEM\" (SQLSTATE 42601)";
+        assert!(said(IDENTIFY, syntax).contains("without a pooler"));
+        assert_eq!(said("start", syntax), "");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{CHECK_PINS, PATIENCE, TRANSACTION_TIMEOUT_SINCE, address, check_pins, replication_config};
+use super::error::IDENTIFY;
 use super::gate::{Identity, parse_timeline_history};
 use super::pgoutput::{self, POSTGRES_EPOCH_MICROS};
 use super::relation::{Relations, TrackedTable};
@@ -96,23 +97,23 @@ impl Session {
         let after = self.settings.wal_sender_timeout * PATIENCE;
         match timeout(after, self.identity()).await {
             Ok(identity) => identity,
-            Err(_) => Err(PostgresError::QueryTimeout { doing: "identify the server", after }),
+            Err(_) => Err(PostgresError::QueryTimeout { doing: IDENTIFY, after }),
         }
     }
 
     async fn identity(&mut self) -> Result<Identity> {
-        const DOING: &str = "identify the server";
-        let failed = |source| PostgresError::Replication { doing: DOING, source };
+        let failed = |source| PostgresError::Replication { doing: IDENTIFY, source };
         let system = self.worker.0.identify_system().await.map_err(failed)?;
         let history = if system.timeline > 1 {
             let history = self.worker.0.timeline_history(system.timeline).await.map_err(failed)?;
-            parse_timeline_history(&String::from_utf8_lossy(&history.content)).map_err(|what| answer(DOING, &what))?
+            parse_timeline_history(&String::from_utf8_lossy(&history.content))
+                .map_err(|what| answer(IDENTIFY, &what))?
         } else {
             Vec::new()
         };
-        let rows = self.query(DOING, "SELECT pg_catalog.pg_is_in_recovery()").await?;
+        let rows = self.query(IDENTIFY, "SELECT pg_catalog.pg_is_in_recovery()").await?;
         Ok(Identity {
-            system_identifier: system.system_id.parse().map_err(|_| answer(DOING, "no number"))?,
+            system_identifier: system.system_id.parse().map_err(|_| answer(IDENTIFY, "no number"))?,
             timeline: system.timeline,
             flush_lsn: Lsn(system.xlogpos.into()),
             database: system.dbname.unwrap_or_default(),

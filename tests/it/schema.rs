@@ -3,10 +3,11 @@
 
 use walvec::config::Transport;
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, walvec};
 use crate::support::postgres::major;
 use crate::support::scene::{PATIENCE, Scene, embedding};
 use crate::support::scripted::{Options, Scripted, Version};
+use crate::support::unique;
 
 /// A table with an embedding out of line, and some rows.
 async fn table(scene: &mut Scene, lines: &str) -> String {
@@ -226,5 +227,31 @@ async fn a_table_that_is_gone_lets_the_others_go_on() {
     assert_eq!(code, 0, "{out}{err}");
     daemon.ready(PATIENCE).await;
     scene.forget(&dropped);
+    scene.converged(&mut daemon).await;
+}
+
+/// RENAME VALUE changes no row, so the stream tells nothing of it: what was sent keeps the old label, also what was written before and
+/// is decoded after. Later changes have the new one; `walvec verify` shows the rest, `walvec resync` mends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_label_reaches_old_rows_by_resync() {
+    let mut scene = Scene::shared(major()).await;
+    let mood = unique("mood");
+    scene.sql(&format!("create type {mood} as enum ('sad', 'ok')")).await;
+    let table = scene.table(&format!("id int primary key, m {mood}, e vector(3) not null")).await;
+    let insert = |id: i32, label: &str| format!("insert into {table} values ({id}, '{label}', '[1,2,3]')");
+    scene.sql(&insert(1, "ok")).await;
+    let mut daemon = scene.started().await;
+    daemon.terminate(PATIENCE).await;
+    scene.sql(&insert(2, "ok")).await;
+    scene.sql(&format!("alter type {mood} rename value 'ok' to 'fine'")).await;
+    scene.sql(&insert(3, "fine")).await;
+    daemon.restart();
+    daemon.ready(PATIENCE).await;
+    scene.caught_up(&mut daemon).await;
+    let (_, said, err) = walvec("verify", &scene.settings_file(), &[]);
+    assert!(said.contains("2 different"), "{said}{err}");
+    let (code, said, err) = walvec("resync", daemon.config(), &[&table]);
+    assert_eq!(code, 0, "{said}{err}");
+    daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
 }

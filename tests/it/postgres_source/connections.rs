@@ -326,3 +326,32 @@ async fn a_unix_socket_is_used_without_tls_and_without_a_password() {
         .expect("identity");
     assert_eq!(identity.database, "postgres");
 }
+
+/// A pooler that does not take our settings, in PgBouncer's words: an error at once, not another try for ever.
+#[tokio::test]
+async fn a_pooler_that_refuses_our_settings_is_named() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let pooler = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.expect("a client");
+            let length = client.read_u32().await.expect("a length") as usize;
+            client.read_exact(&mut vec![0; length - 4]).await.expect("a startup message");
+            let fields = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
+            client.write_u8(b'E').await.expect("written");
+            client.write_u32(fields.len() as u32 + 4).await.expect("written");
+            client.write_all(fields).await.expect("written");
+        }
+    });
+    let database = Database::create(major()).await;
+    let mut settings = source(&database);
+    (settings.port, settings.sslmode) = (port, SslMode::Disable);
+    let sql = connect(&settings, "sql").await.err().expect("refused");
+    let stream = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary).await.err().expect("refused");
+    for error in [sql, stream] {
+        assert_eq!(error.disposition(), Disposition::Definite, "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("without a pooler")), "{error:?}");
+    }
+    pooler.abort();
+}
