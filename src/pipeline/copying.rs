@@ -286,6 +286,7 @@ impl Session {
             CopyNews::Blocked { table, by: Some(by) } => drop(self.blocked_by.insert(table, by)),
             CopyNews::Blocked { table, by: None } => drop(self.blocked_by.remove(&table)),
             CopyNews::Rows { chunk, rows, bytes } => {
+                super::crash::point("chunk");
                 if let Some(work) = self.copy.work(chunk) {
                     let collection = &self.context.target.collections[work.table.0 as usize];
                     collection.metrics.copied.inc_by(rows.len() as u64);

@@ -74,6 +74,7 @@ mod teardown;
 mod types;
 mod vendor_clients;
 mod verify;
+mod visibility;
 mod workload;
 
 /// Where the tests write to: here Milvus Lite over gRPC; `rest::target` is the other one.

@@ -18,23 +18,24 @@ async fn a_backlog_at_the_quota(transport: Transport) {
     let mut scene = Scene::scripted(major(), &milvus, transport).await;
     let table = scene.documents(768).await;
     let mut daemon = scene.started().await;
-    milvus.limit(Some(2.0 * MB), Some(0.05 * MB));
+    // No more than an unoptimised build on a busy machine can write as JSON.
+    milvus.limit(Some(MB), Some(0.025 * MB));
     let began = Instant::now();
-    // 3 KB a row as the limiter counts: 18 MB.
-    scene.insert(&table, 1, 6000, 768).await;
+    // 3 KB a row as the limiter counts: 9 MB.
+    scene.insert(&table, 1, 3000, 768).await;
     let status = daemon.status("it is throttled", PATIENCE, |s| s["target"]["state"] == "throttled").await;
-    assert!(status["target"]["write_bytes_per_second"].as_u64().is_some_and(|rate| rate > 500_000), "{status}");
+    assert!(status["target"]["write_bytes_per_second"].as_u64().is_some_and(|rate| rate > 250_000), "{status}");
     scene.caught_up(&mut daemon).await;
     let took = began.elapsed();
-    // Deletes have a budget of their own: 4,000 keys of about 5 bytes are 20 KB of 50 KB a second.
-    scene.sql(&format!("delete from {table} where id <= 4000")).await;
+    // Deletes have a budget of their own: 2,000 keys of about 5 bytes are 10 KB of 25 KB a second.
+    scene.sql(&format!("delete from {table} where id <= 2000")).await;
     scene.converged(&mut daemon).await;
     let usage = milvus.usage();
     let requests = usage.granted + usage.refused;
     assert!(usage.refused >= 1, "the quota was met");
     assert!(usage.refused * 20 <= requests, "{usage:?}");
-    let floor = usage.upsert_bytes as f64 / (2.0 * MB) - 1.5;
-    assert!(took >= Duration::from_secs_f64(floor), "18 MB in {took:?}: the limiter let more through than it may");
+    let floor = usage.upsert_bytes as f64 / MB - 1.5;
+    assert!(took >= Duration::from_secs_f64(floor), "9 MB in {took:?}: the limiter let more through than it may");
     let log = daemon.log();
     assert!(!log.contains("ERROR") && !log.contains("milvus does not take"), "{log}");
     assert_eq!(milvus.violations(), Vec::<String>::new());

@@ -1,8 +1,12 @@
 //! SIGHUP: the configuration is read again, and one that is no good changes nothing.
 
+use walvec::config::Transport;
+
 use crate::support::daemon::{Daemon, walvec};
-use crate::support::postgres::major;
+use crate::support::postgres::{self, major};
 use crate::support::scene::{PATIENCE, Scene};
+use crate::support::scripted::{Options, Scripted};
+use crate::support::unique;
 use crate::support::wait::until;
 
 async fn said(daemon: &mut Daemon, what: &str, times: usize) {
@@ -70,4 +74,55 @@ async fn tables_come_and_go_by_sighup() {
     daemon.ready(PATIENCE).await;
     scene.converged(&mut daemon).await;
     assert!(daemon.terminate(PATIENCE).await.success());
+}
+
+/// Password and token are in files that somebody else renews: SIGHUP takes the new ones, and a daemon that was not told ends with the
+/// reason, so that its next start has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_rotated_under_a_running_daemon() {
+    let milvus = Scripted::start(Options { token: Some("token-1".to_owned()), ..Options::default() }).await;
+    let mut scene = Scene::scripted(major(), &milvus, Transport::Rest).await;
+    let role = unique("rotated");
+    scene.sql(&format!("create role {role} superuser login password 'password-1'")).await;
+    let (password, token) = (scene.directory.path().join("password"), scene.directory.path().join("token"));
+    let write = |path: &std::path::Path, secret: &str| std::fs::write(path, format!("{secret}\n")).expect("written");
+    write(&password, "password-1");
+    write(&token, "token-1");
+    let place = scene.source_url.split_once('@').expect("user and place").1.to_owned();
+    let (_, database) = place.rsplit_once('/').expect("a database");
+    scene.source_url = format!("postgresql://{role}@{place}");
+    let client = postgres::shared(major()).await.connect(database).await.expect("connected");
+    scene.moved_to(scene.source_url.clone(), client);
+    scene.source = format!("password = {{ file = {password:?} }}");
+    scene.target = format!("transport = \"rest\"\ntoken = {{ file = {token:?} }}");
+    let table = scene.documents(8).await;
+    scene.insert(&table, 1, 50, 8).await;
+    let mut daemon = scene.started().await;
+    let lose_the_line = || format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+
+    scene.sql(&format!("alter role {role} password 'password-2'")).await;
+    milvus.tokens(&["token-1", "token-2"]);
+    write(&password, "password-2");
+    write(&token, "token-2");
+    scene.reload(&daemon);
+    said(&mut daemon, "configuration read again", 1).await;
+    daemon.ready(PATIENCE).await;
+    milvus.tokens(&["token-2"]);
+    scene.sql(&lose_the_line()).await;
+    scene.insert(&table, 51, 100, 8).await;
+    daemon.ready(PATIENCE).await;
+    scene.converged(&mut daemon).await;
+
+    scene.sql(&format!("alter role {role} password 'password-3'")).await;
+    write(&password, "password-3");
+    scene.sql(&lose_the_line()).await;
+    let status = daemon.ended(PATIENCE).await;
+    let log = daemon.log();
+    assert_eq!(status.code(), Some(3), "{log}");
+    assert!(log.contains("check user, password and pg_hba.conf"), "{log}");
+    assert!(!log.contains("password-") && !log.contains("token-"), "{log}");
+    daemon.restart();
+    scene.insert(&table, 101, 120, 8).await;
+    daemon.ready(PATIENCE).await;
+    scene.converged(&mut daemon).await;
 }

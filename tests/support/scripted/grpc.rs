@@ -55,11 +55,9 @@ fn ok() -> Option<wire::Status> {
 }
 
 pub async fn answer(shared: Arc<Shared>, request: Request) -> Response {
-    if let Some(token) = &shared.token {
-        let given = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if given != STANDARD.encode(token) {
-            return Status::unauthenticated("auth check failure, please check api key is correct").into_http();
-        }
+    let given = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !shared.lets_in(given, |token| STANDARD.encode(token)) {
+        return Status::unauthenticated("auth check failure, please check api key is correct").into_http();
     }
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let response = dispatch(shared, &method, request).await;

@@ -129,7 +129,8 @@ pub struct Scripted {
 
 pub(crate) struct Shared {
     version: Version,
-    token: Option<String>,
+    /// Any of them is taken; with none, nothing is asked for.
+    tokens: Mutex<Vec<String>>,
     store: Mutex<Store>,
     faults: Mutex<Faults>,
     quota: Mutex<Quota>,
@@ -140,13 +141,26 @@ pub(crate) struct Shared {
     violations: Mutex<Vec<String>>,
 }
 
+impl Shared {
+    /// Is no token asked for, or is what the request shows made of one by `form`?
+    pub(crate) fn lets_in(&self, shown: &str, form: impl Fn(&str) -> String) -> bool {
+        let tokens = self.tokens.lock().expect("not poisoned");
+        tokens.is_empty() || tokens.iter().any(|token| form(token) == shown)
+    }
+}
+
 impl Scripted {
+    /// Take these tokens from now on, and no others.
+    pub fn tokens(&self, tokens: &[&str]) {
+        *self.shared.tokens.lock().expect("not poisoned") = tokens.iter().map(|&token| token.to_owned()).collect();
+    }
+
     pub async fn start(options: Options) -> Scripted {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             version: options.version,
-            token: options.token,
+            tokens: Mutex::new(options.token.into_iter().collect()),
             store: Mutex::new(Store::new(options.version)),
             faults: Mutex::default(),
             quota: Mutex::default(),

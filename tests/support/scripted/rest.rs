@@ -28,11 +28,9 @@ pub async fn answer(shared: Arc<Shared>, path: &str, request: Request) -> Respon
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { return plain(400, "") };
-    if let Some(token) = &shared.token {
-        let expected = format!("Bearer {token}");
-        if parts.headers.get("authorization").is_none_or(|given| given.as_bytes() != expected.as_bytes()) {
-            return body_of(401, &json!({"code": 1800, "message": "user hasn't authenticated"}));
-        }
+    let given = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !shared.lets_in(given, |token| format!("Bearer {token}")) {
+        return body_of(401, &json!({"code": 1800, "message": "user hasn't authenticated"}));
     }
     if body.is_empty() || serde_json::from_slice::<&RawValue>(&body).is_err() {
         return body_of(200, &json!({"code": 1801, "message": "can only accept json format request"}));
