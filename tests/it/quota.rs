@@ -33,7 +33,8 @@ async fn a_backlog_at_the_quota(transport: Transport) {
     let usage = milvus.usage();
     let requests = usage.granted + usage.refused;
     assert!(usage.refused >= 1, "the quota was met");
-    assert!(usage.refused * 20 <= requests, "{usage:?}");
+    // A few to find the rate, and one in twenty after that.
+    assert!(usage.refused <= 5 + requests / 20, "{usage:?}");
     let floor = usage.upsert_bytes as f64 / MB - 1.5;
     assert!(took >= Duration::from_secs_f64(floor), "9 MB in {took:?}: the limiter let more through than it may");
     let log = daemon.log();
