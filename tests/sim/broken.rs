@@ -116,6 +116,10 @@ broken! {
         Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[vector(0)]]).with(|f| f.lost_answers = 2);
     truncate_not_settled: Shell(ShellFlaw::TruncateNotSettled),
         Scenario::new(&[(0, 0)], false, &[&[truncate()], &[insert(0, 0)]]).with(|f| f.lost_answers = 2);
+    let_go_not_written: Shell(ShellFlaw::LetGoNotWritten),
+        Scenario::new(&[(0, 0), (1, 1)], false, &[&[vector(0)], &[vector(1)]]).with(|f| (f.unfit, f.let_go) = (1, 1));
+    let_go_not_swept: Shell(ShellFlaw::LetGoNotSwept),
+        Scenario::new(&[(0, 0), (1, 1)], false, &[&[delete(0)], &[delete(1)]]).with(|f| (f.unfit, f.let_go) = (1, 1));
     chunk_without_the_row_filter: Shell(ShellFlaw::ChunkWithoutFilter),
         Scenario::new(&[(0, 0)], true, &[&[Op::Leave { key: 0 }], &[vector(0)]]);
 }

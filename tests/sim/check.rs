@@ -112,6 +112,7 @@ impl World {
             })
             && !daemon.has_effects
             && daemon.copied.iter().take(self.tables).all(|&copied| copied)
+            && !(0..self.tables).any(|table| self.is_let_go(table))
             && engine.is_idle()
             && engine.settled()
             && self.target.late.is_empty()

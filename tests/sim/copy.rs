@@ -83,14 +83,14 @@ impl World {
         if connected && self.flush_is_news(daemon) {
             actions.push(Action::TellFlushed);
         }
-        let lists = self.disk.latest().chunks;
-        for (table, list) in lists.iter().enumerate().take(self.tables) {
+        let latest = self.disk.latest();
+        for (table, list) in latest.chunks.iter().enumerate().take(self.tables) {
             if daemon.copied[table] || daemon.stopped[table] {
                 continue;
             }
             let swept = daemon.engine.as_ref().is_some_and(|engine| {
                 // What the last lookup has seen may still be on its way by the stream.
-                !self.sweeps
+                latest.swept[table]
                     || self.has_flaw(ShellFlaw::SweptBeforeHorizon)
                     || engine.progress() >= engine.table(TableId(table as u32)).horizon
             });
@@ -188,9 +188,10 @@ impl World {
         };
         let filter = !self.has_flaw(ShellFlaw::ChunkWithoutFilter);
         let row = |key: usize| rows[key].filter(|row| row.published || !filter);
+        let sweeps = !self.disk.latest().swept[table];
         let read = |key: usize| match row(key) {
             Some(row) if row.range == range => Some((self.codec.key(table, key), Some(self.row(table, key, row, 0)))),
-            None if self.sweeps && range == 0 => Some((self.codec.key(table, key), None)),
+            None if sweeps && range == 0 => Some((self.codec.key(table, key), None)),
             _ => None,
         };
         (0..KEYS).filter_map(read).collect()
@@ -220,7 +221,7 @@ impl World {
     }
 
     pub(super) fn copy_finished(&mut self, table: usize) {
-        self.disk.write(vec![Put::Swept { table }]);
+        self.disk.write(vec![Put::Swept { table, swept: true }]);
         self.disk.flush();
         let daemon = self.daemon();
         daemon.copied[table] = true;

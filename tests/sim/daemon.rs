@@ -54,6 +54,8 @@ pub(super) struct Daemon {
     flush_told: Lsn,
     pub(super) copied: [bool; TABLES],
     pub(super) stopped: [bool; TABLES],
+    /// Of the flaw that lets go before that is on disk.
+    let_go_unwritten: [bool; TABLES],
     /// The stream touched too much of these chunks: the next time it is held.
     pub(super) given_up: [[bool; RANGES]; TABLES],
     checkpoint: Lsn,
@@ -83,6 +85,7 @@ impl Daemon {
             flush_told: Lsn::ZERO,
             copied: [false; TABLES],
             stopped: [false; TABLES],
+            let_go_unwritten: [false; TABLES],
             given_up: [[false; RANGES]; TABLES],
             checkpoint,
             unsettled_until: 0,
@@ -155,6 +158,11 @@ impl World {
         }
         if daemon.stopped.iter().any(|&stopped| stopped) {
             actions.push(Action::HealAndRestart);
+            let stopped = (0..self.tables).filter(|&table| daemon.stopped[table]);
+            actions.extend(stopped.filter_map(|table| match self.is_let_go(table) {
+                true => Some(Action::Resync(table)),
+                false => (self.faults.let_go > 0).then_some(Action::LetGo(table)),
+            }));
         } else if self.faults.unfit > 0 {
             actions.extend((0..self.tables).map(Action::Unfit));
         }
@@ -267,15 +275,15 @@ impl World {
         }
         let chunks = self.disk.latest().chunks;
         let (columns, tables) = (self.codec.columns(), self.tables);
-        let table = |list: &super::disk::ChunkList| TableStart {
+        let table = |(list, swept): (&super::disk::ChunkList, bool)| TableStart {
             columns,
             key_columns: 1,
             reread_columns: 0,
-            sweep: self.sweeps && !list.all_done(),
+            sweep: !swept && !list.all_done(),
             letters_max: usize::MAX,
             copied: list.all_done(),
         };
-        let mut engine = Engine::new(self.settings, chunks.iter().take(tables).map(table).collect(), start);
+        let mut engine = Engine::new(self.settings, chunks.iter().zip(swept).take(tables).map(table).collect(), start);
         let letters = self.disk.latest().letters;
         for (table, letters) in letters.iter().enumerate().take(tables) {
             let keys = letters.iter().enumerate().filter(|(_, kept)| **kept).map(|(key, _)| self.codec.key(table, key));
@@ -284,8 +292,11 @@ impl World {
         if let Sabotage::Engine(flaw) = self.sabotage {
             engine.sabotage(flaw);
         }
+        let let_go: Vec<usize> = (0..tables).filter(|&table| self.is_let_go(table)).collect();
+        let_go.iter().for_each(|&table| engine.leave_out(TableId(table as u32), "let go".into()));
         let generation = self.source.generation;
         let daemon = self.daemon();
+        let_go.iter().for_each(|&table| daemon.stopped[table] = true);
         daemon.engine = Some(engine);
         daemon.has_effects = true;
         daemon.stream = Some(stream);
@@ -303,6 +314,7 @@ impl World {
             truncates: std::mem::take(&mut daemon.truncates),
             unsettled_until: daemon.unsettled_until,
             given_up: daemon.given_up,
+            let_go_unwritten: daemon.let_go_unwritten,
             last_progress: seen,
             ..Daemon::new(daemon.checkpoint)
         };
@@ -364,6 +376,35 @@ impl World {
         self.daemon().feed().stop_table(TableId(table as u32), "its shape no longer fits".into());
     }
 
+    /// Rule A: written down, and then a new session leaves the table out.
+    pub(super) fn let_go(&mut self, table: usize) {
+        self.faults.let_go -= 1;
+        if self.has_flaw(ShellFlaw::LetGoNotWritten) {
+            self.daemon().let_go_unwritten[table] = true;
+        } else {
+            self.disk.write(vec![Put::LetGo { table, let_go: true }]);
+            self.disk.flush();
+        }
+        self.lose_stream();
+    }
+
+    /// `walvec resync`: copied again over its collection, beside the stream, from a new session on.
+    pub(super) fn resync(&mut self, table: usize) {
+        let swept = self.has_flaw(ShellFlaw::LetGoNotSwept);
+        self.disk.write(vec![
+            Put::LetGo { table, let_go: false },
+            Put::ClearChunks { table },
+            Put::Swept { table, swept },
+        ]);
+        self.disk.flush();
+        self.daemon().let_go_unwritten[table] = false;
+        self.lose_stream();
+    }
+
+    pub(super) fn is_let_go(&self, table: usize) -> bool {
+        self.disk.latest().let_go[table] || self.daemon.as_ref().is_some_and(|daemon| daemon.let_go_unwritten[table])
+    }
+
     // ------------------------------------------------------------------------------------------------ the stream
 
     pub(super) fn stream_event(&mut self) {
@@ -419,6 +460,9 @@ impl World {
     }
 
     fn owe(&mut self, table: usize, key: Option<usize>, end_lsn: Lsn) {
+        if self.is_let_go(table) {
+            return;
+        }
         let daemon = self.daemon();
         daemon.owed_number += 1;
         let number = daemon.owed_number;

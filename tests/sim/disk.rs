@@ -20,6 +20,8 @@ pub(super) struct Stored {
     pub(super) chunks: [ChunkList; TABLES],
     /// Of tables that are swept: the sweep is over.
     pub(super) swept: [bool; TABLES],
+    /// Tables that the slot does not wait for any more: what happened to them since is lost to the stream (A).
+    pub(super) let_go: [bool; TABLES],
     /// Keys with a dead letter.
     pub(super) letters: [[bool; KEYS]; TABLES],
 }
@@ -47,7 +49,8 @@ pub(super) enum Put {
     ChunkDone { table: usize, range: usize },
     Letter { table: usize, key: usize, kept: bool },
     NoLetters { table: usize },
-    Swept { table: usize },
+    Swept { table: usize, swept: bool },
+    LetGo { table: usize, let_go: bool },
 }
 
 pub(super) struct Disk {
@@ -115,7 +118,8 @@ fn apply(stored: &mut Stored, put: Put) {
         Put::ClearChunks { table } => stored.chunks[table].done = [false; RANGES],
         Put::ChunkDone { table, range } => stored.chunks[table].done[range] = true,
         Put::Letter { table, key, kept } => stored.letters[table][key] = kept,
-        Put::Swept { table } => stored.swept[table] = true,
+        Put::Swept { table, swept } => stored.swept[table] = swept,
+        Put::LetGo { table, let_go } => stored.let_go[table] = let_go,
         Put::NoLetters { table } => stored.letters[table] = [false; KEYS],
     }
 }

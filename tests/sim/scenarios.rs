@@ -154,6 +154,20 @@ scenarios! {
         Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)], &[truncate()], &[insert(0, 0)]])
             .with(|f| f.unfit = 2);
 
+    // Tables that stopped, let go of the slot and are copied again.
+    a01_let_go_in_the_stream:
+        Scenario::new(&[(0, 0), (1, 1)], false, &[&[vector(0)], &[delete(1)], &[insert(2, 0)], &[scalar(0)]])
+            .with(|f| (f.unfit, f.let_go) = (2, 2));
+    a02_let_go_in_the_copy:
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)], &[rekey(0, 2)]])
+            .with(|f| (f.unfit, f.let_go, f.kills) = (2, 2, 3));
+    a03_let_go_at_a_refused_row:
+        Scenario::new(&[(0, 0), (1, 0)], false, &[&[scalar_poison(0)], &[delete(1)], &[truncate()], &[insert(0, 0)]])
+            .with(|f| f.let_go = 2);
+    a04_let_go_before_a_server_forgets:
+        Scenario::new(&[(0, 0), (1, 0)], false, &[&[scalar(0)], &[delete(1)], &[vector(0)]])
+            .with(|f| (f.unfit, f.let_go, f.server_crashes, f.failovers) = (1, 1, 1, 1));
+
     // The same, set aside as dead letters.
     x01_refused_update_then_scalar_update:
         Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)], &[scalar(0)]]).dead_letters();

@@ -104,6 +104,8 @@ pub(super) struct Faults {
     pub(super) failovers: u32,
     /// A table changes its shape and must stop.
     pub(super) unfit: u32,
+    /// A table that stopped lets go of the slot, and is copied again later.
+    pub(super) let_go: u32,
     /// A person tries a dead letter again, though nothing has changed.
     pub(super) retries: u32,
     /// The target takes poisoned rows from then on.
@@ -121,6 +123,7 @@ impl Faults {
             &mut self.server_crashes,
             &mut self.failovers,
             &mut self.unfit,
+            &mut self.let_go,
             &mut self.retries,
             &mut self.heals,
         ];
@@ -231,6 +234,7 @@ impl Scenario {
             server_crashes: rng.pick(&[0, 0, 0, 1]),
             failovers: rng.pick(&[0, 0, 0, 1]),
             unfit: rng.pick(&[0, 0, 0, 0, 0, 0, 1]),
+            let_go: rng.pick(&[0, 1, 2]),
             retries: rng.pick(&[0, 0, 1, 3]),
             heals: rng.pick(&[0, 1]),
         };

@@ -59,6 +59,10 @@ pub(super) enum ShellFlaw {
     TruncateNotSettled,
     /// A swept table is called copied when its last chunk is done, though the stream is behind what that has seen.
     SweptBeforeHorizon,
+    /// A table is let go before that is on disk.
+    LetGoNotWritten,
+    /// A table that was let go is copied again without looking for entities whose row is gone.
+    LetGoNotSwept,
     /// Chunks are read without the publication's row filter.
     ChunkWithoutFilter,
 }
@@ -105,6 +109,8 @@ pub(super) enum Action {
     Reconnect,
     Start,
     HealAndRestart,
+    LetGo(usize),
+    Resync(usize),
     Time,
     LoseAnswer(usize),
     LoseTruncateAnswer(usize),
@@ -139,6 +145,7 @@ impl Action {
             Action::WriteCheckpoint | Action::Confirm => 15,
             Action::NoticeSqlLost => 16,
             Action::NoticeStreamLost | Action::Reconnect | Action::Start | Action::HealAndRestart => 17,
+            Action::LetGo(_) | Action::Resync(_) => 17,
             Action::Time => 18,
             Action::LoseAnswer(_) | Action::LoseTruncateAnswer(_) => 19,
             Action::Cut | Action::Kill | Action::CleanStop => 20,
@@ -168,8 +175,6 @@ pub(super) struct World {
     pub(super) settings: EngineSettings,
     pub(super) codec: Codec,
     pub(super) tables: usize,
-    /// The copy removes entities without a row.
-    pub(super) sweeps: bool,
     /// Refused rows become dead letters.
     pub(super) dead_letters: bool,
     pub(super) faults: Faults,
@@ -235,6 +240,7 @@ impl World {
             timeline: 1,
             chunks: [chunks; TABLES],
             swept: [!(scenario.copying && scenario.sweeps); TABLES],
+            let_go: [false; TABLES],
             letters: [[false; KEYS]; TABLES],
         };
         World {
@@ -242,7 +248,6 @@ impl World {
             settings,
             codec,
             tables: scenario.tables,
-            sweeps: scenario.sweeps,
             dead_letters: scenario.dead_letters,
             faults: scenario.faults.thinned(&mut rng),
             other_wal: rng.pick(&[0, 0, 2, 8]),
@@ -443,6 +448,8 @@ impl World {
                 self.target.healed = true;
                 self.kill();
             }
+            Action::LetGo(table) => self.let_go(table),
+            Action::Resync(table) => self.resync(table),
             Action::Time => self.pass_time(),
             Action::LoseAnswer(request) => self.lose_answer(request),
             Action::LoseTruncateAnswer(job) => self.lose_truncate_answer(job),
