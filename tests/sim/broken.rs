@@ -120,6 +120,15 @@ broken! {
         Scenario::new(&[(0, 0), (1, 1)], false, &[&[vector(0)], &[vector(1)]]).with(|f| (f.unfit, f.let_go) = (1, 1));
     let_go_not_swept: Shell(ShellFlaw::LetGoNotSwept),
         Scenario::new(&[(0, 0), (1, 1)], false, &[&[delete(0)], &[delete(1)]]).with(|f| (f.unfit, f.let_go) = (1, 1));
+    skip_of_what_is_not_flushed: Shell(ShellFlaw::SkipUnflushed),
+        Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[delete(0)]])
+            .with(|f| *f = Faults { unfit: 1, remakes: 1, server_crashes: 1, ..Faults::default() });
+    skip_without_sent_limit: Shell(ShellFlaw::SkipWithoutSentLimit),
+        Scenario::new(&[(0, 0), (1, 0)], true, &[&[vector(0)], &[vector(1)], &[delete(0)], &[delete(1)]])
+            .with(|f| *f = Faults { unfit: 2, remakes: 2, failovers: 2, ..Faults::default() });
+    made_anew_before_late_requests: Shell(ShellFlaw::RemadeBeforeLate),
+        Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[delete(0)]])
+            .with(|f| *f = Faults { unfit: 1, remakes: 1, kills: 2, lost_answers: 2, ..Faults::default() });
     chunk_without_the_row_filter: Shell(ShellFlaw::ChunkWithoutFilter),
         Scenario::new(&[(0, 0)], true, &[&[Op::Leave { key: 0 }], &[vector(0)]]);
 }

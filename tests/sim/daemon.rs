@@ -56,6 +56,8 @@ pub(super) struct Daemon {
     pub(super) stopped: [bool; TABLES],
     /// Of the flaw that lets go before that is on disk.
     let_go_unwritten: [bool; TABLES],
+    /// The next session makes the collection anew.
+    pub(super) remake: [bool; TABLES],
     /// The stream touched too much of these chunks: the next time it is held.
     pub(super) given_up: [[bool; RANGES]; TABLES],
     checkpoint: Lsn,
@@ -86,6 +88,7 @@ impl Daemon {
             copied: [false; TABLES],
             stopped: [false; TABLES],
             let_go_unwritten: [false; TABLES],
+            remake: [false; TABLES],
             given_up: [[false; RANGES]; TABLES],
             checkpoint,
             unsettled_until: 0,
@@ -163,6 +166,9 @@ impl World {
                 true => Some(Action::Resync(table)),
                 false => (self.faults.let_go > 0).then_some(Action::LetGo(table)),
             }));
+            if self.faults.remakes > 0 {
+                actions.extend((0..self.tables).filter(|&table| daemon.stopped[table]).map(Action::Remake));
+            }
         } else if self.faults.unfit > 0 {
             actions.extend((0..self.tables).map(Action::Unfit));
         }
@@ -245,6 +251,15 @@ impl World {
             }
             self.disk.write(vec![Put::Timeline(self.source.timeline)]);
         }
+        for table in 0..self.tables {
+            if self.daemon().remake[table] || self.disk.latest().remaking[table] {
+                self.remake(table);
+                if self.daemon.is_none() {
+                    return;
+                }
+            }
+        }
+        let stored = self.disk.latest();
         let from = checkpoint;
         let first = if self.rng.percent(50) { self.source.confirmed_flush.min(from) } else { from };
         let stream = Stream {
@@ -315,6 +330,7 @@ impl World {
             unsettled_until: daemon.unsettled_until,
             given_up: daemon.given_up,
             let_go_unwritten: daemon.let_go_unwritten,
+            remake: daemon.remake,
             last_progress: seen,
             ..Daemon::new(daemon.checkpoint)
         };
@@ -401,6 +417,54 @@ impl World {
         self.lose_stream();
     }
 
+    /// Rule N: written down with the first change of the state, and only then the old collection goes. A new one is made when
+    /// nothing that was sent to the old one can land any more.
+    fn remake(&mut self, table: usize) {
+        if self.daemon().remake[table] {
+            let flaw = self.has_flaw(ShellFlaw::SkipUnflushed);
+            let until = if flaw { self.source.insert_lsn } else { self.source.flushed_lsn };
+            let mut batch = vec![
+                Put::Skip { table, until },
+                Put::Remaking { table, remaking: true },
+                Put::ClearChunks { table },
+                Put::Swept { table, swept: true },
+                Put::LetGo { table, let_go: false },
+                Put::NoLetters { table },
+            ];
+            if !self.has_flaw(ShellFlaw::SkipWithoutSentLimit) {
+                batch.push(Put::SentLimit(until.max(self.disk.latest().sent_limit)));
+            }
+            self.disk.write(batch);
+            self.disk.flush();
+            note!(self, "       table {table} is made anew, without what was committed up to {}", until.0);
+            self.daemon().let_go_unwritten[table] = false;
+            if self.faults.kills > 0 && self.rng.percent(30) {
+                note!(self, "       killed before the old collection is gone");
+                self.faults.kills -= 1;
+                return self.kill();
+            }
+        }
+        self.target.collections[table] = Default::default();
+        if !self.has_flaw(ShellFlaw::RemadeBeforeLate) {
+            while !self.target.late.is_empty() {
+                match self.rng.percent(50) {
+                    true => self.land_late(0),
+                    false => self.target.late.truncate(self.target.late.len() - 1),
+                }
+            }
+            self.target.collections[table] = Default::default();
+            self.now += LANDS_WITHIN;
+        }
+        self.disk.write(vec![Put::Remaking { table, remaking: false }]);
+        self.disk.flush();
+        self.daemon().remake[table] = false;
+    }
+
+    /// Does the table's copy show this transaction, by N?
+    fn skips(&self, table: usize, final_lsn: Lsn) -> bool {
+        final_lsn <= self.disk.latest().skip[table]
+    }
+
     pub(super) fn is_let_go(&self, table: usize) -> bool {
         self.disk.latest().let_go[table] || self.daemon.as_ref().is_some_and(|daemon| daemon.let_go_unwritten[table])
     }
@@ -420,16 +484,24 @@ impl World {
             stream.begun = true;
         } else if let Some(&(event, _)) = transaction.events.get(stream.events) {
             stream.events += 1;
-            let end_lsn = transaction.end_lsn;
-            self.deliver(event, end_lsn);
+            let (final_lsn, end_lsn) = (transaction.final_lsn, transaction.end_lsn);
+            self.deliver(event, final_lsn, end_lsn);
         } else {
             engine.commit(transaction.end_lsn);
             *stream = Stream { next: stream.next + 1, events: 0, begun: false, ..*stream };
         }
     }
 
-    fn deliver(&mut self, event: Event, end_lsn: Lsn) {
+    fn deliver(&mut self, event: Event, final_lsn: Lsn, end_lsn: Lsn) {
         note!(self, "       {event:?}");
+        match event {
+            Event::Insert { table, .. } | Event::Update { table, .. } | Event::Delete { table, .. } => {
+                if self.skips(table, final_lsn) {
+                    return;
+                }
+            }
+            Event::Truncate { .. } => {}
+        }
         match event {
             Event::Insert { table, key, row, missing } => {
                 let (id, row) = (self.codec.key(table, key), self.row(table, key, row, missing));
@@ -451,7 +523,11 @@ impl World {
                 self.daemon().feed().change(TableId(table as u32), KeyedChange::Delete { key });
             }
             Event::Truncate { tables } => {
-                let all: Vec<usize> = (0..self.tables).filter(|table| tables & 1 << table != 0).collect();
+                let concerned = |&table: &usize| tables & 1 << table != 0 && !self.skips(table, final_lsn);
+                let all: Vec<usize> = (0..self.tables).filter(concerned).collect();
+                if all.is_empty() {
+                    return;
+                }
                 all.iter().for_each(|&table| self.owe(table, None, end_lsn));
                 let all: Vec<TableId> = all.into_iter().map(|table| TableId(table as u32)).collect();
                 self.daemon().feed().truncate(&all);

@@ -22,6 +22,10 @@ pub(super) struct Stored {
     pub(super) swept: [bool; TABLES],
     /// Tables that the slot does not wait for any more: what happened to them since is lost to the stream (A).
     pub(super) let_go: [bool; TABLES],
+    /// N of tables whose collection was made anew: transactions whose commit record does not start behind it are in the copy.
+    pub(super) skip: [Lsn; TABLES],
+    /// Their old collection may still be there.
+    pub(super) remaking: [bool; TABLES],
     /// Keys with a dead letter.
     pub(super) letters: [[bool; KEYS]; TABLES],
 }
@@ -51,6 +55,8 @@ pub(super) enum Put {
     NoLetters { table: usize },
     Swept { table: usize, swept: bool },
     LetGo { table: usize, let_go: bool },
+    Skip { table: usize, until: Lsn },
+    Remaking { table: usize, remaking: bool },
 }
 
 pub(super) struct Disk {
@@ -120,6 +126,8 @@ fn apply(stored: &mut Stored, put: Put) {
         Put::Letter { table, key, kept } => stored.letters[table][key] = kept,
         Put::Swept { table, swept } => stored.swept[table] = swept,
         Put::LetGo { table, let_go } => stored.let_go[table] = let_go,
+        Put::Skip { table, until } => stored.skip[table] = until,
+        Put::Remaking { table, remaking } => stored.remaking[table] = remaking,
         Put::NoLetters { table } => stored.letters[table] = [false; KEYS],
     }
 }

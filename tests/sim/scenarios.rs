@@ -168,6 +168,20 @@ scenarios! {
         Scenario::new(&[(0, 0), (1, 0)], false, &[&[scalar(0)], &[delete(1)], &[vector(0)]])
             .with(|f| (f.unfit, f.let_go, f.server_crashes, f.failovers) = (1, 1, 1, 1));
 
+    // Tables that stopped and get a new collection, while the stream goes on.
+    n01_made_anew_in_the_stream:
+        Scenario::new(&[(0, 0), (1, 1)], false, &[&[vector(0)], &[delete(1)], &[rekey(0, 2)], &[scalar(2)]])
+            .with(|f| (f.unfit, f.remakes, f.kills) = (2, 2, 3));
+    n02_made_anew_in_the_copy:
+        Scenario::new(&[(0, 0), (1, 1)], true, &[&[vector(0)], &[delete(1)], &[insert(1, 0)]])
+            .with(|f| (f.unfit, f.remakes) = (2, 2));
+    n03_made_anew_beside_late_requests:
+        Scenario::new(&[(0, 0)], false, &[&[vector(0)], &[delete(0)], &[truncate()], &[insert(1, 0)]])
+            .with(|f| (f.unfit, f.remakes, f.lost_answers) = (2, 2, 3));
+    n04_made_anew_before_a_server_forgets:
+        Scenario::new(&[(0, 0), (1, 0)], false, &[&[scalar(0)], &[delete(1)], &[vector(0)]])
+            .with(|f| (f.unfit, f.remakes, f.server_crashes, f.failovers) = (1, 1, 1, 1));
+
     // The same, set aside as dead letters.
     x01_refused_update_then_scalar_update:
         Scenario::new(&[(0, 0)], false, &[&[scalar_poison(0)], &[scalar(0)]]).dead_letters();

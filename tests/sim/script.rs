@@ -106,6 +106,8 @@ pub(super) struct Faults {
     pub(super) unfit: u32,
     /// A table that stopped lets go of the slot, and is copied again later.
     pub(super) let_go: u32,
+    /// A table that stopped gets a new collection, while the stream goes on.
+    pub(super) remakes: u32,
     /// A person tries a dead letter again, though nothing has changed.
     pub(super) retries: u32,
     /// The target takes poisoned rows from then on.
@@ -124,6 +126,7 @@ impl Faults {
             &mut self.failovers,
             &mut self.unfit,
             &mut self.let_go,
+            &mut self.remakes,
             &mut self.retries,
             &mut self.heals,
         ];
@@ -235,6 +238,7 @@ impl Scenario {
             failovers: rng.pick(&[0, 0, 0, 1]),
             unfit: rng.pick(&[0, 0, 0, 0, 0, 0, 1]),
             let_go: rng.pick(&[0, 1, 2]),
+            remakes: rng.pick(&[0, 0, 1]),
             retries: rng.pick(&[0, 0, 1, 3]),
             heals: rng.pick(&[0, 1]),
         };

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use crate::change::Lsn;
 use crate::engine::{EngineSettings, Flaw};
 
 use super::daemon::Daemon;
@@ -63,6 +64,12 @@ pub(super) enum ShellFlaw {
     LetGoNotWritten,
     /// A table that was let go is copied again without looking for entities whose row is gone.
     LetGoNotSwept,
+    /// N is where the WAL is, not what of it is flushed.
+    SkipUnflushed,
+    /// T is not raised to N.
+    SkipWithoutSentLimit,
+    /// A new collection is made while requests to the old one may still land.
+    RemadeBeforeLate,
     /// Chunks are read without the publication's row filter.
     ChunkWithoutFilter,
 }
@@ -111,6 +118,7 @@ pub(super) enum Action {
     HealAndRestart,
     LetGo(usize),
     Resync(usize),
+    Remake(usize),
     Time,
     LoseAnswer(usize),
     LoseTruncateAnswer(usize),
@@ -145,7 +153,7 @@ impl Action {
             Action::WriteCheckpoint | Action::Confirm => 15,
             Action::NoticeSqlLost => 16,
             Action::NoticeStreamLost | Action::Reconnect | Action::Start | Action::HealAndRestart => 17,
-            Action::LetGo(_) | Action::Resync(_) => 17,
+            Action::LetGo(_) | Action::Resync(_) | Action::Remake(_) => 17,
             Action::Time => 18,
             Action::LoseAnswer(_) | Action::LoseTruncateAnswer(_) => 19,
             Action::Cut | Action::Kill | Action::CleanStop => 20,
@@ -241,6 +249,8 @@ impl World {
             chunks: [chunks; TABLES],
             swept: [!(scenario.copying && scenario.sweeps); TABLES],
             let_go: [false; TABLES],
+            skip: [Lsn::ZERO; TABLES],
+            remaking: [false; TABLES],
             letters: [[false; KEYS]; TABLES],
         };
         World {
@@ -450,6 +460,11 @@ impl World {
             }
             Action::LetGo(table) => self.let_go(table),
             Action::Resync(table) => self.resync(table),
+            Action::Remake(table) => {
+                self.faults.remakes -= 1;
+                self.daemon().remake[table] = true;
+                self.lose_stream();
+            }
             Action::Time => self.pass_time(),
             Action::LoseAnswer(request) => self.lose_answer(request),
             Action::LoseTruncateAnswer(job) => self.lose_truncate_answer(job),
