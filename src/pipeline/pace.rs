@@ -374,6 +374,40 @@ mod tests {
         assert!(share > 0.9 && refused < 0.02, "after it rose: {share:.3} used, {refused:.3} refused");
     }
 
+    /// Eight hours, of which storms take every other ten minutes: a quota that jumps up and down, and writes denied for minutes. Never a busy
+    /// loop, and what was learnt in a storm does not slow down the calm after it.
+    #[test]
+    fn hours_of_storms_are_neither_a_busy_loop_nor_the_end_of_speed() {
+        const LANES: usize = 4;
+        let (mut budget, mut model) = (Budget::new(None), Model::new(4.0 * MB, 1.0));
+        let mut random = 1u64;
+        let mut draw = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut now = 0.0;
+        while now < 8.0 * 3600.0 {
+            let calm_from = now + 600.0;
+            while now < calm_from {
+                let lasts = (1.0 + draw(120) as f64).min(calm_from - now);
+                model.quota = [0.0, 0.01, 0.3, 4.0, 40.0][draw(5) as usize] * MB;
+                (model.tokens, model.at, model.requests, model.refused) = (0.0, now, 0, 0);
+                drive(&mut budget, &mut model, LANES, 0.01, now, now + lasts);
+                let tries = f64::from(model.refused);
+                assert!(tries <= 12.0 * LANES as f64 + 6.0 * lasts, "{tries} refusals in {lasts} s at {}", model.quota);
+                now += lasts;
+            }
+            // Calm: after two minutes it is as quick as ever.
+            model.quota = 4.0 * MB;
+            drive(&mut budget, &mut model, LANES, 0.01, now, now + 120.0);
+            model.granted = 0.0;
+            drive(&mut budget, &mut model, LANES, 0.01, now + 120.0, now + 600.0);
+            let used = model.granted / (model.quota * 480.0);
+            assert!(used > 0.85, "{used:.3} of the quota in the calm at {now} s");
+            now += 600.0;
+        }
+    }
+
     #[test]
     fn nothing_waits_while_no_limit_is_known() {
         let mut budget = Budget::new(None);
