@@ -38,7 +38,7 @@ pub(super) enum News {
     /// The connection that speaks for durability was lost.
     FlushConnectionLost(PostgresError),
     Position(Lsn),
-    Slot(Option<postgres::slot::Slot>),
+    Slot(Option<Box<postgres::slot::Slot>>),
     /// A heartbeat was written, there.
     Heartbeat(Lsn),
     /// Our own commit is waited for: the source must not be made to wait for us (Y).
@@ -161,7 +161,7 @@ async fn watch_server(
                     slot_due = Instant::now() + SLOT_INTERVAL;
                     let found = probe.slot(&source.slot).await?;
                     let names = probe.synchronous_standby_names().await?;
-                    if news.send(News::Slot(found)).await.is_err() || news.send(News::SynchronousStandbyNames(names)).await.is_err() {
+                    if news.send(News::Slot(found.map(Box::new))).await.is_err() || news.send(News::SynchronousStandbyNames(names)).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -191,7 +191,7 @@ impl Session {
                 self.context.metrics.lag.server_lsn(lsn);
             }
             News::Slot(slot) => {
-                self.slot = slot;
+                self.slot = slot.map(|slot| *slot);
                 self.guard_slot()?;
             }
             News::Heartbeat(lsn) => self.heartbeat = self.heartbeat.or(Some((lsn, std::time::Instant::now()))),
