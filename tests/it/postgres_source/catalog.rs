@@ -96,7 +96,7 @@ async fn facts_tell_what_the_role_may_and_what_the_server_is_set_to() {
         assert_eq!(facts.version_num / 10_000, u32::from(major));
         assert!(facts.superuser && facts.replication && !facts.in_recovery);
         assert_eq!((facts.wal_level.as_str(), facts.database.as_str()), ("logical", database.name.as_str()));
-        assert_eq!((facts.max_slot_wal_keep_size_mb, facts.max_replication_slots), (None, 200));
+        assert_eq!((facts.max_slot_wal_keep_size_mb, facts.max_replication_slots), (None, SLOTS));
         assert_eq!(facts.timeline, Some(1));
         let identity = Session::open(&settings, Lsn::ZERO, StreamFormat::Binary)
             .await

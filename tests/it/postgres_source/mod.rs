@@ -24,7 +24,7 @@ use walvec::postgres::stream::{Session, Stream};
 use walvec::postgres::{Connection, Disposition, PostgresError, SelectColumn, StreamFormat, connect};
 use walvec::servers::{Postgres, PostgresOptions, Stop, TlsPem};
 
-use super::support::postgres::{Database, major, options, settings};
+use super::support::postgres::{Database, SLOTS, major, options, settings};
 use super::support::proxy::Proxy;
 use super::support::unique;
 use super::support::wait::until;

@@ -26,7 +26,10 @@ pub fn options() -> PostgresOptions {
     PostgresOptions { major: major(), ..PostgresOptions::default() }
 }
 
-/// The shared cluster of `major`, 16 or 18. Up to 400 slots: tests leave theirs behind.
+/// Slots of a shared cluster: tests leave theirs behind.
+pub const SLOTS: u32 = 400;
+
+/// The shared cluster of `major`, 16 or 18.
 pub async fn shared(major: u16) -> &'static Postgres {
     static SIXTEEN: OnceCell<Postgres> = OnceCell::const_new();
     static EIGHTEEN: OnceCell<Postgres> = OnceCell::const_new();
@@ -37,7 +40,7 @@ pub async fn shared(major: u16) -> &'static Postgres {
     };
     cell.get_or_init(async || {
         let settings = ["max_replication_slots", "max_wal_senders", "max_connections"];
-        let settings = settings.map(|name| (name.to_owned(), "400".to_owned())).to_vec();
+        let settings = settings.map(|name| (name.to_owned(), SLOTS.to_string())).to_vec();
         let options = PostgresOptions { major, settings, ..PostgresOptions::default() };
         Postgres::start(options).await.expect("PostgreSQL starts")
     })
