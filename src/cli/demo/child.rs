@@ -199,7 +199,7 @@ fn configuration(
     table_bytes: u64,
 ) -> String {
     let chunk_kib = (table_bytes / 20 / 1024).clamp(256, 8192);
-    let (deadline, margin) = if args.kills > 2 { ("2s", "2s") } else { ("5s", "3s") };
+    let (deadline, margin) = if args.kills > 2 { ("1s", "1s") } else { ("5s", "3s") };
     format!(
         r#"# Written by `walvec demo`.
 [source]
