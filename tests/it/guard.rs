@@ -34,7 +34,8 @@ fn phase(status: &Value, table: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_wait_and_then_the_stopped_table_lets_go() {
-    let mut scene = Scene::shared(major()).await;
+    // What others write would fill the slot as well.
+    let (_server, mut scene) = Scene::alone(&[]).await;
     scene.source = "heartbeat_interval = \"1s\"".to_owned();
     scene.extra =
         "[guard]\nwarn_bytes = \"1MiB\"\npause_copy_bytes = \"16MiB\"\nrelease_stopped_bytes = \"64MiB\"".to_owned();

@@ -2,22 +2,11 @@
 //! the other, and so is an asynchronous commit the other way round. Copies read by SQL beside a stream that reads the WAL.
 
 use tokio_postgres::Client;
-use walvec::servers::{Postgres, PostgresOptions, Stop};
+use walvec::servers::{Postgres, Stop};
 
 use crate::support::daemon::walvec;
-use crate::support::postgres::options;
 use crate::support::scene::{PATIENCE, Scene, embedding, insert};
 use crate::support::wait::until;
-
-/// A server of its own with `settings`, and nothing running yet.
-async fn scene(settings: &[(&str, &str)]) -> (Postgres, Scene) {
-    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let server = Postgres::start(PostgresOptions { settings, ..options() }).await.expect("starts");
-    let client = server.connect("postgres").await.expect("connected");
-    client.batch_execute("create extension vector").await.expect("made");
-    let scene = crate::target::over(client, server.url("postgres")).await;
-    (server, scene)
-}
 
 /// From here on commits of sessions that do not say otherwise wait for a standby that does not exist, until `commits_go_on`.
 async fn commits_wait(scene: &Scene) {
@@ -54,7 +43,7 @@ fn blocked(status: &serde_json::Value) -> bool {
 /// until it sees them.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_below_the_slot_that_wait_for_a_standby_are_copied() {
-    let (server, mut scene) = scene(&[]).await;
+    let (server, mut scene) = Scene::alone(&[]).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 50, 8).await;
     // Made by walvec, its commit would wait like any other.
@@ -96,7 +85,7 @@ async fn commits_below_the_slot_that_wait_for_a_standby_are_copied() {
 /// Streamed, acknowledged, checkpointed, and after a kill still visible to nobody: a copy that begins now must not bring the old row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_after_a_kill_waits_for_what_the_stream_has_brought_before() {
-    let (server, mut scene) = scene(&[]).await;
+    let (server, mut scene) = Scene::alone(&[]).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 50, 8).await;
     let mut daemon = scene.started().await;
@@ -124,7 +113,7 @@ async fn a_copy_after_a_kill_waits_for_what_the_stream_has_brought_before() {
 /// A chunk is read, and the server loses in a crash what it showed: asynchronous commits that were in no file yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_a_crash_of_the_server_takes_back_do_not_arrive() {
-    let (mut server, mut scene) = scene(&[("wal_writer_delay", "10s"), ("autovacuum", "off")]).await;
+    let (mut server, mut scene) = Scene::alone(&[("wal_writer_delay", "10s"), ("autovacuum", "off")]).await;
     let table = scene.documents(8).await;
     scene.insert(&table, 1, 100, 8).await;
     scene.sql("checkpoint").await;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 use walvec::config::{self, Settings, Transport};
+use walvec::servers::{Postgres, PostgresOptions};
 use walvec::verify::{self, Verdict, VerifyOptions};
 
 use super::daemon::Daemon;
-use super::postgres::Database;
+use super::postgres::{Database, options};
 use super::scripted::Scripted;
 use super::unique;
 use super::wait::until;
@@ -47,6 +48,16 @@ impl Scene {
         let database = Database::create(major).await;
         let (url, client) = (database.url(), database.client);
         Scene::new(client, url, super::milvus::lite().await.url()).await
+    }
+
+    /// A server of its own with these settings, and the shared Milvus Lite: where WAL, crashes or settings of others would matter.
+    pub async fn alone(settings: &[(&str, &str)]) -> (Postgres, Scene) {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let server = Postgres::start(PostgresOptions { settings, ..options() }).await.expect("starts");
+        let client = server.connect("postgres").await.expect("connected");
+        client.batch_execute("create extension vector").await.expect("made");
+        let scene = Scene::new(client, server.url("postgres"), super::milvus::lite().await.url()).await;
+        (server, scene)
     }
 
     /// A database in the shared cluster, and a scripted Milvus over that transport.
