@@ -209,13 +209,14 @@ pub(super) fn is_transient_sqlstate(sqlstate: &str) -> bool {
         || matches!(sqlstate, "55006" | "55P03" | "57014" | "25P03")
 }
 
+/// The same, but a pooler that does not take our settings will not take them later.
+fn passes_by_itself(sqlstate: &str, message: &str) -> bool {
+    is_transient_sqlstate(sqlstate) && !(sqlstate == POOLER && message.contains("startup parameter"))
+}
+
 fn sql_disposition(error: &tokio_postgres::Error) -> Disposition {
     let transient = match error.code() {
-        // A pooler that does not take our settings will not take them later.
-        Some(code) if code.code() == POOLER => {
-            !error.as_db_error().is_some_and(|error| error.message().contains("startup parameter"))
-        }
-        Some(code) => is_transient_sqlstate(code.code()),
+        Some(code) => passes_by_itself(code.code(), error.as_db_error().map_or("", |error| error.message())),
         None => {
             error.is_closed() || error.source().and_then(|source| source.downcast_ref()).is_some_and(is_transient_io)
         }
@@ -227,7 +228,7 @@ fn replication_disposition(error: &PgWireError) -> Disposition {
     let transient = match error {
         PgWireError::Io(error) => is_transient_io(error),
         PgWireError::Server(text) | PgWireError::Auth(text) => {
-            sqlstate_in(text).is_some_and(is_transient_sqlstate) && !text.contains("startup parameter")
+            sqlstate_in(text).is_some_and(|sqlstate| passes_by_itself(sqlstate, text))
         }
         // `Internal` is what is left when the worker's own error was taken by a dropped future.
         PgWireError::Task(_) | PgWireError::Internal(_) => true,

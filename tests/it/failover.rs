@@ -109,6 +109,8 @@ async fn a_daemon_follows_a_failover_slot_to_the_new_primary() {
     assert!(said.contains(STANDBY), "{code}\n{said}{err}");
     pair.scene.sql("alter system reset synchronized_standby_slots").await;
     pair.scene.sql("select pg_reload_conf()").await;
+    let nobody_is_missed = |status: &serde_json::Value| status["source"]["absent_standbys"].is_null();
+    pair.daemon.status("no standby is missed any more", PATIENCE, nobody_is_missed).await;
     pair.scene.insert(&pair.table, 900_000, 900_049, 8).await;
     pair.scene.converged(&mut pair.daemon).await;
     assert!(pair.daemon.metric("walvec_reconnects_total").await >= 1.0);
