@@ -31,7 +31,7 @@ pub struct Args {
     /// Look again so often at a key whose row keeps changing
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
     rounds: u32,
-    /// Wait so many seconds for the daemon to catch up
+    /// Wait so many seconds for the daemon to catch up, or for a target that stopped answering
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
 }

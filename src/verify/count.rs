@@ -14,6 +14,7 @@ use crate::milvus::Milvus;
 use crate::plan::TablePlan;
 
 use super::fence::Fence;
+use super::target::patiently;
 use super::{TableReport, VerifyError, VerifyOptions};
 
 pub struct Count<'a> {
@@ -37,7 +38,8 @@ impl Count<'_> {
         for _ in 0..self.options.rounds {
             let before = self.rows().await?;
             self.report.fence_not_passed = !self.stopped && !self.fence.pass(deadline).await?;
-            let entities = self.target.count(collection).await.map_err(failed)?;
+            let entities =
+                patiently(self.options.timeout, async || self.target.count(collection).await).await.map_err(failed)?;
             let after = self.rows().await?;
             (self.report.rows_compared, self.report.entities_compared) = (after, entities);
             (self.report.missing, self.report.extra) = self.differences(before, entities, after);

@@ -40,7 +40,7 @@ use count::Count;
 use fence::{Fence, TableState};
 use source::Source;
 use table::Comparison;
-use target::Target;
+use target::{Target, patiently};
 
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
@@ -50,7 +50,8 @@ pub struct VerifyOptions {
     pub list_max: usize,
     /// How often a suspected key is looked at again while its row keeps changing.
     pub rounds: u32,
-    /// How long to wait for the daemon: for a table to follow, and for the fences of one batch of suspects.
+    /// How long to wait for the daemon (for a table to follow, and for the fences of one batch of suspects), and for a target
+    /// that does not answer any more.
     pub timeout: Duration,
 }
 
@@ -221,8 +222,7 @@ pub async fn verify(
     // New columns are passed over where the policy passes them over.
     for ((table, settings), planned) in tables.iter_mut().zip(&planned.tables) {
         let collection = planned.collection.name.as_str();
-        let existing = client
-            .describe_collection(collection)
+        let existing = patiently(options.timeout, async || client.describe_collection(collection).await)
             .await
             .map_err(|source| VerifyError::Target { collection: collection.to_owned(), source })?;
         if let Some(existing) = existing
@@ -243,8 +243,7 @@ pub async fn verify(
             TableState::Stopped(reason) => (Some(reason), 0),
         };
         let collection = table.collection.name.as_str();
-        let existing = client
-            .describe_collection(collection)
+        let existing = patiently(options.timeout, async || client.describe_collection(collection).await)
             .await
             .map_err(|source| VerifyError::Target { collection: collection.to_owned(), source })?;
         let Some(existing) = existing else {
@@ -261,7 +260,8 @@ pub async fn verify(
             let (source, target) = (&*connection, client.as_ref());
             Count { table, source, target, fence, options, stopped: is_stopped, report: begun }.run().await?
         } else {
-            let (source, target) = (Source::new(&connection, table).await?, Target::new(client.as_ref(), table));
+            let (source, target) =
+                (Source::new(&connection, table).await?, Target::new(client.as_ref(), table, options.timeout));
             let comparison = Comparison { table, source, target, fence, options, stopped: is_stopped, report: begun };
             comparison.run(&mut progress).await?
         });

@@ -2,7 +2,7 @@
 //!
 //! In: a client of Milvus, a table of the plan. Out: entities whose fields can be compared, and keys in ascending order.
 //!
-//! Holds: reads are repeated while the server asks for it, a bounded number of times; a request that is too large for
+//! Holds: a read that fails for a reason that passes is repeated for a while (`patiently`); a request that is too large for
 //! the server is cut in halves. Keys come in strictly ascending order, or it is an error: a page that goes back would
 //! hide entities.
 
@@ -10,21 +10,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::milvus::{Class, ColumnData, DYNAMIC_FIELD, FieldColumn, Key, Keys, Milvus, MilvusError, Query, Selection};
 use crate::plan::TablePlan;
 
 use super::VerifyError;
 use super::compare::Field;
 
-/// Attempts of one read, and the pause after the first; it doubles each time.
-const ATTEMPTS: u32 = 6;
+/// Pause after the first attempt of a read; it doubles each time, up to the other.
 const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a read is repeated whose failure the server does not explain.
+const UNEXPLAINED_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a collection that is not loaded may take to load.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub struct Target<'a> {
     client: &'a dyn Milvus,
     collection: &'a str,
+    /// How long one read is repeated.
+    patience: Duration,
     /// The primary field, then those of the plan's columns.
     fields: Vec<Arc<str>>,
     /// Of each of the plan's columns, its index into `fields`.
@@ -52,7 +58,7 @@ impl Entities {
 }
 
 impl<'a> Target<'a> {
-    pub fn new(client: &'a dyn Milvus, table: &'a TablePlan) -> Target<'a> {
+    pub fn new(client: &'a dyn Milvus, table: &'a TablePlan, patience: Duration) -> Target<'a> {
         let name = |field: usize| -> Arc<str> { Arc::from(table.collection.fields[field].name.as_str()) };
         let mut fields = vec![name(table.key.field())];
         let mut places = Vec::with_capacity(table.columns.len());
@@ -70,7 +76,7 @@ impl<'a> Target<'a> {
                 fields.push(name(column.field));
             }
         }
-        Target { client, collection: &table.collection.name, fields, places }
+        Target { client, collection: &table.collection.name, patience, fields, places }
     }
 
     /// The field that the plan's column goes to, in an entity of `entities`.
@@ -118,24 +124,46 @@ impl<'a> Target<'a> {
     }
 
     async fn query(&self, selection: Selection<'_>, fields: &[Arc<str>]) -> Result<Vec<FieldColumn>, MilvusError> {
-        let mut pause = PAUSE;
-        for _ in 1..ATTEMPTS {
-            let query = Query { collection: self.collection, selection: selection.clone(), output_fields: fields };
-            match self.client.query(query).await {
-                Err(error) if error.needs_load() => self.client.load_collection(self.collection, LOAD_TIMEOUT).await?,
-                Err(error) if matches!(error.class(), Class::Retry | Class::Throttle) => {
-                    // The server needs time; there is no event to wait for.
-                    tokio::time::sleep(error.retry_after().unwrap_or(pause)).await;
-                    pause *= 2;
-                }
-                result => return result,
+        let ask = || {
+            let selection = selection.clone();
+            self.client.query(Query { collection: self.collection, selection, output_fields: fields })
+        };
+        patiently(self.patience, async || match ask().await {
+            Err(error) if error.needs_load() => {
+                self.client.load_collection(self.collection, LOAD_TIMEOUT).await?;
+                ask().await
             }
-        }
-        self.client.query(Query { collection: self.collection, selection, output_fields: fields }).await
+            result => result,
+        })
+        .await
     }
 
     fn error(&self, error: MilvusError) -> VerifyError {
         VerifyError::Target { collection: self.collection.to_owned(), source: error }
+    }
+}
+
+/// Reads until it succeeds, fails for good, or has failed for `patience` with errors that pass: a comparison of hours should
+/// not end with a restart of a node. An error that nobody explains may be one of the request: that is not repeated for long.
+/// Pauses as the server asks, else longer and longer: there is no event to wait for.
+pub async fn patiently<T>(
+    patience: Duration,
+    mut read: impl AsyncFnMut() -> Result<T, MilvusError>,
+) -> Result<T, MilvusError> {
+    let mut pause = PAUSE;
+    let mut end = None;
+    loop {
+        let error = match read().await {
+            Err(error) if matches!(error.class(), Class::Retry | Class::Throttle) => error,
+            result => return result,
+        };
+        let patience = if error.may_be_poison() { patience.min(UNEXPLAINED_PATIENCE) } else { patience };
+        let wait = error.retry_after().unwrap_or(pause);
+        if Instant::now() + wait > *end.get_or_insert_with(|| Instant::now() + patience) {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+        pause = PAUSE_MAX.min(pause * 2);
     }
 }
 
@@ -178,5 +206,36 @@ fn keys_of(columns: &[FieldColumn]) -> Result<Vec<Key>, VerifyError> {
             })
             .collect(),
         _ => Err(VerifyError::Answer("no primary field")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::milvus::Condition;
+
+    use super::*;
+
+    /// Fails `failures` times, with the shortest pause that a server may ask for (100 ms); says how often it was tried.
+    async fn tried(failures: u32, status: u16, patience: Duration) -> (u32, Result<(), Condition>) {
+        let mut tries = 0;
+        let result = patiently(patience, async || {
+            tries += 1;
+            if tries > failures {
+                return Ok(());
+            }
+            Err(MilvusError::from_rest("Query", status, None, String::new(), Some(Duration::ZERO)))
+        })
+        .await;
+        (tries, result.map_err(|error| error.condition()))
+    }
+
+    #[tokio::test]
+    async fn a_read_is_repeated_for_a_time_and_not_a_number_of_times() {
+        assert_eq!(tried(9, 503, Duration::from_secs(60)).await, (10, Ok(())));
+        assert_eq!(tried(9, 429, Duration::from_secs(60)).await, (10, Ok(())));
+        let (tries, result) = tried(u32::MAX, 503, Duration::from_millis(250)).await;
+        assert!((1..=3).contains(&tries), "{tries}");
+        assert_eq!(result, Err(Condition::Unavailable));
+        assert_eq!(tried(9, 401, Duration::from_secs(60)).await, (1, Err(Condition::Unauthenticated)));
     }
 }

@@ -30,9 +30,7 @@ async fn keyless(scene: &mut Scene, lines: &str) -> String {
 
 /// Of each `n` how many entities have it, and all keys.
 async fn entities(scene: &Scene, table: &str) -> (BTreeMap<i32, usize>, Vec<i64>) {
-    let mut settings = scene.settings().target;
-    settings.request_deadline = PATIENCE; // a server that is busy with the daemon's requests may take its time
-    let target = walvec::pipeline::connect_target(&settings).expect("a client");
+    let target = walvec::pipeline::connect_target(&scene.settings().target).expect("a client");
     let collection = scene.collection(table);
     let fields: [Arc<str>; 2] = [Arc::from("pk"), Arc::from("n")];
     let (mut found, mut keys) = (BTreeMap::new(), Vec::new());

@@ -3,6 +3,7 @@
 //! Mostly without a daemon: the collection is filled once, by the write path's own reader and encoder, and then either side
 //! is damaged. Where it matters what a daemon says, a little HTTP server says it. The last test has a real one.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use walvec::verify::{Difference, DifferenceKind, Report, TableReport, Verdict, V
 
 use crate::support::postgres::{Database, major};
 use crate::support::scene::{self, PATIENCE};
+use crate::support::wait::until;
 use crate::support::{milvus, unique};
 
 /// More than a page of either pass.
@@ -458,6 +460,7 @@ async fn the_command_beside_a_running_daemon_and_a_writer() {
     let table = scene.documents(600).await;
     scene.insert(&table, 1, 2000, 600).await;
     scene.insert(&table, 2600, 2600, 600).await;
+    scene.request_deadline = "30s"; // Milvus Lite answers one after the other, and others ask too
     let daemon = scene.start();
     let config = daemon.config().to_owned();
     // It waits for the end of the copy by itself.
@@ -471,7 +474,14 @@ async fn the_command_beside_a_running_daemon_and_a_writer() {
     let (stop, stopped) = watch::channel(false);
     let write = async {
         let mut round = 0;
+        let mut fences: VecDeque<String> = VecDeque::new();
         while !*stopped.borrow() {
+            // No faster than Milvus takes it, or the daemon would fall behind for ever.
+            if fences.len() > 20
+                && let Some(fence) = fences.pop_front()
+            {
+                until("the daemon gets on", PATIENCE, async || scene.is_past(&fence).await.then_some(())).await;
+            }
             let at = round * 37 % 2000;
             scene
                 .sql(&format!(
@@ -481,6 +491,7 @@ async fn the_command_beside_a_running_daemon_and_a_writer() {
                     more = scene::insert(&table, 3000 + round, 3000 + round, 600),
                 ))
                 .await;
+            fences.push_back(scene.fence().await);
             round += 1;
         }
     };

@@ -40,6 +40,8 @@ pub struct Scene {
     pub extra: String,
     /// More lines for each table of it.
     pub per_table: String,
+    /// `target.request_deadline` of the daemon. Short, as a start after SIGKILL is quiet so long.
+    pub request_deadline: &'static str,
 }
 
 impl Scene {
@@ -91,6 +93,7 @@ impl Scene {
             target: String::new(),
             extra: String::new(),
             per_table: String::new(),
+            request_deadline: "3s",
         }
     }
 
@@ -139,12 +142,16 @@ impl Scene {
         self.sql(&insert(table, from, to, dim)).await;
     }
 
-    /// The configuration, with or without a proxy.
-    fn config(&self, source_url: &str, target_url: &str) -> String {
+    /// The daemon's configuration.
+    fn config(&self) -> String {
+        self.config_with(&self.source_url, &self.target_url, self.request_deadline)
+    }
+
+    fn config_with(&self, source_url: &str, target_url: &str, request_deadline: &str) -> String {
         let state = self.directory.path().join("state");
         let mut text = format!(
             "[source]\nurl = {source_url:?}\nslot = {slot:?}\npublication = {slot:?}\n{source}\n\
-             [target]\nurl = {target_url:?}\nrequest_deadline = \"3s\"\nlate_margin = \"1s\"\n\
+             [target]\nurl = {target_url:?}\nrequest_deadline = {request_deadline:?}\nlate_margin = \"1s\"\n\
              {target}\n[state]\npath = {state:?}\n{extra}\n",
             slot = self.slot,
             source = self.source,
@@ -168,17 +175,17 @@ impl Scene {
     }
 
     pub fn start(&self) -> Daemon {
-        Daemon::start(self.directory.path(), &self.config(&self.source_url, &self.target_url))
+        Daemon::start(self.directory.path(), &self.config())
     }
 
     /// Gives a running daemon the configuration as it is now.
     pub fn reload(&self, daemon: &Daemon) {
-        daemon.reload(&self.config(&self.source_url, &self.target_url));
+        daemon.reload(&self.config());
     }
 
     /// The same with more environment.
     pub fn start_with(&self, environment: &[(&str, &str)]) -> Daemon {
-        Daemon::start_with(self.directory.path(), &self.config(&self.source_url, &self.target_url), environment)
+        Daemon::start_with(self.directory.path(), &self.config(), environment)
     }
 
     /// The database of the source.
@@ -193,14 +200,14 @@ impl Scene {
         daemon
     }
 
-    /// The settings as the daemon has them, but without proxies.
+    /// The settings as the daemon has them, but without proxies, and patient with a server that is busy with others' requests.
     pub fn settings(&self) -> Settings {
         config::load(&self.settings_file()).expect("the configuration is right").settings
     }
 
     /// A file with them.
     pub fn settings_file(&self) -> PathBuf {
-        let text = self.config(&self.verify_source_url, &self.verify_target_url);
+        let text = self.config_with(&self.verify_source_url, &self.verify_target_url, "60s");
         let path = self.directory.path().join("verify.toml");
         std::fs::write(&path, text).expect("the configuration is written");
         path
@@ -208,24 +215,27 @@ impl Scene {
 
     /// Waits until the daemon has confirmed everything that was committed up to now.
     pub async fn caught_up(&self, daemon: &mut Daemon) {
-        // A commit of our own, so that there is something to confirm on a server where nothing else happens.
-        let row = self
-            .client
-            .query_one(
-                "select pg_logical_emit_message(true, 'test', 'fence')::text, pg_current_wal_insert_lsn()::text",
-                &[],
-            )
-            .await
-            .expect("a message");
-        let lsn: String = row.get(1);
-        let confirmed =
-            format!("select confirmed_flush_lsn >= '{lsn}'::pg_lsn from pg_replication_slots where slot_name = $1");
+        let fence = self.fence().await;
         until("the slot's confirmed position passes the last commit", PATIENCE, async || {
             assert!(daemon.running(), "the daemon ended:\n{}", daemon.log());
-            let row = self.client.query_opt(&confirmed, &[&self.slot]).await.expect("slots can be read")?;
-            row.get::<_, Option<bool>>(0).unwrap_or(false).then_some(())
+            self.is_past(&fence).await.then_some(())
         })
         .await;
+    }
+
+    /// A position behind all that was committed up to now, and behind a commit of our own: so there is something to confirm on
+    /// a server where nothing else happens.
+    pub async fn fence(&self) -> String {
+        let sql = "select pg_logical_emit_message(true, 'test', 'fence')::text, pg_current_wal_insert_lsn()::text";
+        self.client.query_one(sql, &[]).await.expect("a message").get(1)
+    }
+
+    /// The daemon has confirmed that position.
+    pub async fn is_past(&self, fence: &str) -> bool {
+        let sql =
+            format!("select confirmed_flush_lsn >= '{fence}'::pg_lsn from pg_replication_slots where slot_name = $1");
+        let row = self.client.query_opt(&sql, &[&self.slot]).await.expect("slots can be read");
+        row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false)
     }
 
     /// Caught up, and every value of every row the same on both sides.
