@@ -12,8 +12,12 @@
 //! Swap the first two and rows are lost; swap the last two and the start gate cannot tell our progress from somebody
 //! else's. A lost stream ends the session; `pipeline::run` starts the next one at the checkpoint (R).
 //!
-//! More of what it does stands where its news come from: chunks in `copying`, positions and the slot in `source_watch`,
+//! What is written to disk and what may follow is in `durable`, the end in `ending`. More of what it does stands where its
+//! news come from: chunks in `copying`, positions and the slot in `source_watch`,
 //! dead letters in `letters`, new copies in `resync`.
+
+mod durable;
+mod ending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,28 +26,29 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::change::{Event, Lsn, TableId, Value};
 use crate::checkpoint::{LeafState, StoreError, TableState};
-use crate::commands::{Command, Taken, Wish};
+use crate::commands::{Command, Wish};
 use crate::config::Settings;
 use crate::config::settings::{OnAddColumn, OnSchemaChange, OnStop};
-use crate::engine::{ChunkId, Effect, Engine, FetchId, FetchRequest, LetterId};
-use crate::letters::Letter;
+use crate::engine::{Effect, Engine, FetchId, FetchRequest};
 use crate::metrics::TablePhase;
-use crate::mutation::{Key, Refusal};
+use crate::mutation::Refusal;
 use crate::postgres::fetch::{Fetched, Fetcher};
 use crate::postgres::{self, PostgresError};
 
 use super::clock::Backoff;
-use super::copying::{Copy, CopyNews, Work};
+use super::copying::{Copy, CopyNews};
 use super::guard::Guard;
 use super::keyed::keyed;
 use super::requests::{Answer, FatalRequest};
 use super::source_watch::News;
 use super::{Context, RunError, fetching};
+pub(super) use durable::Written;
+pub(super) use ending::Ended;
 
 /// Payload bytes that one read of the stream takes at most.
 const BATCH_BYTES: usize = 1 << 20;
@@ -51,65 +56,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// What a chunk of keys to be swept is expected to hold.
 pub(super) const SWEEP_BYTES: usize = 64 << 10;
-/// After a loss, requests in flight get this long to be answered before they are given up as unknown.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a session ended.
-pub(super) enum Ended {
-    /// Stopped in order: drained, checkpointed, confirmed.
-    Stopped,
-    /// The source was lost.
-    Lost { error: PostgresError, kept: Kept },
-}
-
-/// What the next session goes on from. Not newer than what is on disk.
-pub(super) struct Kept {
-    pub(super) checkpoint: Lsn,
-    pub(super) sent_limit: Lsn,
-    pub(super) tables: BTreeMap<TableId, TableState>,
-    /// Columns that came, for which it ended.
-    pub(super) noticed: Vec<(TableId, Vec<String>)>,
-    /// The table that it could not follow any further, and why: its collection is to be made anew.
-    pub(super) unfit: Option<(TableId, String)>,
-    /// Nothing may be sent before: an attempt without an answer may land until then (S).
-    pub(super) quiet_until: u64,
-}
-
-/// Something became durable.
-pub(super) enum Written {
-    Checkpoint(Lsn),
-    SentLimit(Lsn),
-    ChunkDone {
-        chunk: ChunkId,
-        work: Work,
-    },
-    Copied(TableId),
-    LeafReplaced {
-        table: TableId,
-        leaf: LeafState,
-    },
-    LetGo {
-        table: TableId,
-        state: TableState,
-    },
-    AskedAnew {
-        table: TableId,
-        state: TableState,
-        answer: oneshot::Sender<Taken>,
-    },
-    LetterKept {
-        id: LetterId,
-        name: String,
-        key: Key,
-        letter: Letter,
-    },
-    /// `id`: the engine waits for it; `key`: only this one.
-    LettersCleared {
-        id: Option<LetterId>,
-        name: String,
-        key: Option<Key>,
-    },
-}
 
 /// What a fetch came to.
 type FetchResult = (FetchId, Result<(Fetched, FetchRequest), PostgresError>, Option<Fetcher>);
@@ -506,22 +452,6 @@ impl Session {
         }
     }
 
-    /// A table that stopped no longer keeps the slot: that is written down, and the next session leaves it out.
-    pub(super) fn let_go(&mut self, table: TableId) {
-        let name = self.name(table);
-        let reason = self.engine.table(table).stopped;
-        let (Some(reason), Some(mut state)) = (reason, self.tables.get(&table).cloned()) else { return };
-        if state.let_go.is_some() || !self.asked_anew.insert(table) {
-            return; // nothing of its copy may be written behind that
-        }
-        state.let_go = Some(super::startup::let_go_sentence(&name, &reason));
-        let store = self.context.store.clone();
-        self.push_write(async move {
-            store.put_table(&name, state.clone()).await?;
-            Ok(Written::LetGo { table, state })
-        });
-    }
-
     /// A collection that is gone or changed stops its table; a target that does not let us in stops the daemon.
     fn stop_table_or_run(&mut self, fatal: FatalRequest) -> Result<(), RunError> {
         if !fatal.concerns_one_collection() {
@@ -583,94 +513,7 @@ impl Session {
         }
     }
 
-    // --------------------------------------------------------------------------------------------- what is durable
-
-    /// Acknowledged → flushed. One write at a time, no more often than the interval, sooner when `now`.
-    fn write_checkpoint(&mut self, now: bool) {
-        let lsn = self.engine.progress();
-        let time = self.context.clock.now();
-        if lsn <= self.checkpoint || self.writing_checkpoint || (!now && time < self.checkpoint_at) {
-            return;
-        }
-        self.writing_checkpoint = true;
-        self.checkpoint_at = time + self.context.settings.pipeline.checkpoint_interval.as_millis() as u64;
-        let store = self.context.store.clone();
-        self.push_write(async move {
-            store.checkpoint(lsn).await?;
-            Ok(Written::Checkpoint(lsn))
-        });
-    }
-
-    fn written(&mut self, written: Written) {
-        match written {
-            Written::Checkpoint(lsn) => {
-                self.writing_checkpoint = false;
-                self.checkpoint = lsn;
-                super::crash::point("checkpointed");
-                // Flushed → confirmed. PostgreSQL may forget the WAL below.
-                self.stream.confirm(lsn);
-                self.confirmed = lsn;
-                self.context.metrics.checkpoint_is_current();
-                super::crash::point("confirmed");
-            }
-            Written::SentLimit(lsn) => self.engine.sent_limit_raised(lsn),
-            Written::ChunkDone { chunk, work } => {
-                if self.copy.take(chunk).is_none() {
-                    return; // the leaf was rewritten while the flag was written, and the flag went with it
-                }
-                if let Some(state) = self.tables.get_mut(&work.table) {
-                    for leaf in state.leaves.iter_mut().filter(|leaf| leaf.oid == work.leaf) {
-                        if let Some(done) = leaf.done.get_mut(work.index) {
-                            *done = true;
-                        }
-                    }
-                }
-                self.finish_copy_if_over(work.table);
-            }
-            Written::Copied(table) => {
-                if let Some(state) = self.tables.get_mut(&table) {
-                    (state.copied, state.sweep) = (true, false);
-                }
-                self.engine.copy_finished(table);
-                self.awaits_horizon = true;
-                tracing::info!(table = %self.name(table), "copy finished");
-            }
-            Written::LetGo { table, state } => {
-                self.tables.insert(table, state);
-                self.changed = Some(format!("{} stopped, and the WAL that it needs is let go", self.name(table)));
-            }
-            Written::AskedAnew { table, state, answer } => {
-                let name = self.name(table);
-                self.context.letters.clear(&name, None);
-                self.tables.insert(table, state);
-                self.changed = Some(format!("a new copy of {name} was asked for"));
-                // An asker that went away needs no answer.
-                answer.send(Taken { matched: 1, taken: 1 }).unwrap_or_default();
-            }
-            Written::LetterKept { id, name, key, letter } => {
-                self.context.letters.keep(&name, key, letter);
-                super::crash::point("letter");
-                self.engine.letter_settled(id);
-            }
-            Written::LettersCleared { id, name, key } => {
-                self.context.letters.clear(&name, key.as_ref());
-                if let Some(id) = id {
-                    self.engine.letter_settled(id);
-                }
-            }
-            Written::LeafReplaced { table, leaf } => {
-                self.copy.add_leaf(table, &leaf, false);
-                if let Some(state) = self.tables.get_mut(&table) {
-                    state.leaves.retain(|old| old.oid != leaf.oid);
-                    state.leaves.push(leaf);
-                }
-            }
-        }
-    }
-
-    pub(super) fn push_write(&mut self, write: impl Future<Output = Result<Written, StoreError>> + Send + 'static) {
-        self.writes.push_back(Box::pin(write));
-    }
+    // ------------------------------------------------------------------------------------------------------ people
 
     /// What a person asked for.
     fn command(&mut self, Command { wish, which, answer }: Command) {
@@ -681,92 +524,6 @@ impl Session {
         };
         // An asker that went away needs no answer.
         answer.send(taken).unwrap_or_default();
-    }
-
-    // ----------------------------------------------------------------------------------------------------- the end
-
-    fn begin_stop(&mut self) {
-        tracing::info!("stopping: draining what is in flight");
-        let grace = self.context.settings.pipeline.grace_period.as_millis() as u64;
-        self.stopping = Some(self.context.clock.now() + grace);
-        for table in self.tables.keys().copied().collect::<Vec<_>>() {
-            for chunk in self.copy.forget(table, None) {
-                self.engine.abandon_chunk(chunk);
-            }
-        }
-        self.copy = Copy::new();
-        self.copy_news.close();
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
-    }
-
-    fn may_stop(&self) -> bool {
-        self.engine.at_boundary() && self.engine.is_idle() && self.writes.is_empty()
-    }
-
-    async fn finish_stop(mut self) -> Result<Ended, RunError> {
-        let drained = self.may_stop();
-        while let Some(written) = self.writes.next().await {
-            self.written(written?);
-        }
-        self.write_checkpoint(true);
-        while let Some(written) = self.writes.next().await {
-            self.written(written?);
-        }
-        self.engine.advance(self.context.clock.now());
-        let settled = drained && self.engine.settled();
-        if settled {
-            // Is anything at the target that a failover before the checkpoint could take back? Then T stays (G).
-            let nothing_beyond = self.tables.keys().all(|id| {
-                let table = self.engine.table(*id);
-                table.exact && table.stopped.is_none()
-            });
-            self.context.store.clean_stop(nothing_beyond).await?;
-        } else {
-            tracing::warn!("stopped before everything was drained: it is replayed at the next start");
-        }
-        self.requests.abort_all();
-        if let Err(error) = self.stream.shutdown(SETTLE_TIMEOUT).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "the stream did not end in order");
-        }
-        tracing::info!(checkpoint = %self.checkpoint, "stopped");
-        Ok(Ended::Stopped)
-    }
-
-    /// The source is gone: let requests in flight end, keep what they achieved, and say when the next may be sent (R, S).
-    async fn lose(mut self, error: PostgresError) -> Result<Ended, RunError> {
-        self.context.metrics.lag.connected(false, std::time::Instant::now());
-        let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
-        loop {
-            let answer = match tokio::time::timeout_at(deadline, self.requests.join_next()).await {
-                Ok(Some(answer)) => finished(answer),
-                Ok(None) | Err(_) => break,
-            };
-            self.answered(answer)?;
-        }
-        let mut unanswered = !self.requests.is_empty() || !self.truncates.is_empty();
-        self.requests.abort_all();
-        self.truncates.abort_all();
-        self.write_checkpoint(true);
-        // All of them: the next session begins with what is known to be on disk.
-        while let Some(written) = self.writes.next().await {
-            self.written(written?);
-        }
-        let now = self.context.clock.now();
-        self.engine.advance(now);
-        unanswered |= !self.engine.settled();
-        let quiet_until = if unanswered { now + self.context.quiet_millis() } else { 0 };
-        let kept = Kept {
-            checkpoint: self.checkpoint,
-            sent_limit: self.engine.sent_limit(),
-            tables: self.tables,
-            noticed: self.noticed,
-            unfit: self.unfit,
-            quiet_until,
-        };
-        Ok(Ended::Lost { error, kept })
     }
 
     pub(super) fn name(&self, table: TableId) -> String {
