@@ -179,3 +179,6 @@ fn absent(field: &str, value: &Value) -> Refusal {
 fn refusal(field: &str, reason: impl Into<String>) -> Refusal {
     Refusal { field: Some(field.to_owned()), reason: reason.into(), dead_letter: false }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! The contract of a target: what `milvus::Milvus` promises, held by each transport against each server.
 //!
 //! `contract` is the whole of it for a server that is well; what differs between servers stands in `ServerTraits`, so that
-//! a difference is a decision and not a surprise. Faults, TLS and tokens have tests of their own behind it.
+//! a difference is a decision and not a surprise. Faults, TLS and tokens have tests of their own.
 
+mod faults;
+mod pages;
+mod tls;
 mod vectors;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,8 +156,8 @@ async fn contract(client: &dyn Milvus, server: ServerTraits) {
     a_collection_is_what_was_asked_for(client, server).await;
     entities_of_every_type_are_kept_replaced_and_deleted(client, server).await;
     vectors::every_kind_is_kept(client).await;
-    integer_keys_page_in_order(client, server).await;
-    text_keys_page_in_order(client).await;
+    pages::integer_keys_page_in_order(client, server).await;
+    pages::text_keys_page_in_order(client).await;
     collections_change_while_they_are_used(client, server).await;
     bad_batches_are_told_apart(client, server).await;
 }
@@ -342,154 +345,6 @@ async fn entities_of_every_type_are_kept_replaced_and_deleted(client: &dyn Milvu
     client.drop_collection(name).await.expect("dropped");
 }
 
-/// 20,000 random keys and the extremes; a third written twice, some deleted; every page size gives all of them in order.
-async fn integer_keys_page_in_order(client: &dyn Milvus, server: ServerTraits) {
-    let mut random = Random(7);
-    let mut keys: BTreeSet<i64> = (0..20_000).map(|_| random.next() as i64).collect();
-    keys.extend(-500..500);
-    keys.extend([i64::MIN, i64::MIN + 1, i64::MAX - 1]);
-    if !server.loses_largest_key {
-        keys.insert(i64::MAX);
-    }
-    let mut shuffled: Vec<i64> = keys.iter().copied().collect();
-    random.shuffle(&mut shuffled);
-
-    let schema = keyed(&unique("ints"), FieldSchema { is_primary: true, ..field("id", DataType::Int64) }, server);
-    let name = &schema.name;
-    ready(client, &schema).await;
-    let third = &shuffled[..shuffled.len() / 3];
-    for part in shuffled.chunks(5000).chain(third.chunks(5000)) {
-        let vectors = ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]).repeat(part.len()) };
-        let batch = vec![column("id", ColumnData::Int64(part.to_vec())), column("v", vectors)];
-        client.upsert(name, batch, part.len()).await.expect("written");
-    }
-    let mut gone: Vec<i64> = shuffled[..500].to_vec();
-    gone.push(i64::MIN);
-    client.delete(name, "id", &Keys::Int64(gone.clone())).await.expect("deleted");
-    keys.retain(|key| !gone.contains(key));
-    // -2^63 is found, deleted and written again like any other.
-    let smallest = || {
-        vec![
-            column("id", ColumnData::Int64(vec![i64::MIN])),
-            column("v", ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]) }),
-        ]
-    };
-    let fields = [Arc::from("id")];
-    let find = async |keys: Vec<i64>| {
-        let keys = Keys::Int64(keys);
-        client
-            .query(Query { collection: name, selection: Selection::Keys(&keys), output_fields: &fields })
-            .await
-            .expect("found")
-    };
-    assert_eq!(row_count(&find(vec![i64::MIN]).await), 0);
-    client.upsert(name, smallest(), 1).await.expect("written");
-    keys.insert(i64::MIN);
-    let other = *keys.iter().nth(100).expect("many keys");
-    assert_eq!(row_count(&find(vec![i64::MIN, other]).await), 2);
-
-    assert_eq!(client.count(name).await.expect("counted"), keys.len() as u64);
-    let expected: Vec<Key> = keys.iter().copied().map(Key::Int64).collect();
-    for limit in [777, 16_384] {
-        assert_pages(client, name, limit, &expected).await;
-    }
-    let last = Key::Int64(i64::MAX);
-    let beyond = Query {
-        collection: name,
-        selection: Selection::After { after: Some(&last), limit: 5 },
-        output_fields: &fields,
-    };
-    assert_eq!(row_count(&client.query(beyond).await.expect("an empty page")), 0);
-    client.drop_collection(name).await.expect("dropped");
-}
-
-async fn text_keys_page_in_order(client: &dyn Milvus) {
-    const PIECES: [&str; 22] = [
-        "\"",
-        "\\",
-        "\n",
-        "\t",
-        "\r",
-        "'",
-        "%",
-        "_",
-        "{id}",
-        "\u{1}",
-        "\u{7f}",
-        "a",
-        "B",
-        "0",
-        " ",
-        "é",
-        "日",
-        "\u{2028}",
-        "\u{e000}",
-        "\u{ffff}",
-        "🦀",
-        "\" or id != \"",
-    ];
-    let mut random = Random(11);
-    let mut keys: BTreeSet<String> = BTreeSet::from([String::new(), "\\".repeat(40), "\"".repeat(40), "x".repeat(200)]);
-    while keys.len() < 20_000 {
-        let length = random.next() % 9;
-        keys.insert((0..length).map(|_| PIECES[(random.next() % 22) as usize]).collect());
-    }
-    let mut shuffled: Vec<&String> = keys.iter().collect();
-    random.shuffle(&mut shuffled);
-    let key_field = FieldSchema { is_primary: true, max_length: Some(200), ..field("id", DataType::VarChar) };
-    let schema = keyed(&unique("texts"), key_field, LITE);
-    let name = &schema.name;
-    ready(client, &schema).await;
-    for part in shuffled.chunks(5000) {
-        let ids = part.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect();
-        let vectors = ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]).repeat(part.len()) };
-        let batch = vec![column("id", ColumnData::VarChar(ids)), column("v", vectors)];
-        client.upsert(name, batch, part.len()).await.expect("written");
-    }
-    // Each of these is deleted alone: a literal that the server reads otherwise would spare it or take another.
-    let some: Vec<Arc<str>> = shuffled.iter().take(300).map(|key| Arc::from(key.as_str())).collect();
-    let fields = [Arc::from("id")];
-    let of = Keys::VarChar(some.clone());
-    let query = || Query { collection: name, selection: Selection::Keys(&of), output_fields: &fields };
-    assert_eq!(row_count(&client.query(query()).await.expect("found")), some.len());
-    client.delete(name, "id", &of).await.expect("deleted");
-    assert_eq!(row_count(&client.query(query()).await.expect("found")), 0);
-
-    let gone: BTreeSet<&str> = some.iter().map(|key| &**key).collect();
-    let expected: Vec<Key> =
-        keys.iter().filter(|key| !gone.contains(key.as_str())).map(|key| Key::VarChar(key.as_str().into())).collect();
-    assert_eq!(client.count(name).await.expect("counted"), expected.len() as u64);
-    for limit in [999, 16_384] {
-        assert_pages(client, name, limit, &expected).await;
-    }
-    client.drop_collection(name).await.expect("dropped");
-}
-
-/// Reads the whole collection page by page and compares.
-async fn assert_pages(client: &dyn Milvus, name: &str, limit: usize, expected: &[Key]) {
-    let fields = [Arc::from("id")];
-    let mut found: Vec<Key> = Vec::new();
-    loop {
-        let selection = Selection::After { after: found.last(), limit };
-        let page = client.query(Query { collection: name, selection, output_fields: &fields }).await.expect("a page");
-        let keys: Vec<Key> = match &page[0].data {
-            ColumnData::Int64(keys) => keys.iter().copied().map(Key::Int64).collect(),
-            ColumnData::VarChar(keys) => {
-                keys.iter().map(|key| Key::VarChar(std::str::from_utf8(key).expect("text").into())).collect()
-            }
-            other => panic!("no keys: {:?}", other.data_type()),
-        };
-        assert!(keys.len() <= limit, "{} keys on a page of {limit}", keys.len());
-        let end = keys.len() < limit;
-        found.extend(keys);
-        if end {
-            break;
-        }
-    }
-    let missing = expected.iter().filter(|key| found.binary_search(key).is_err()).count();
-    assert!(found == expected, "pages of {limit}: {} keys for {}, {missing} are missing", found.len(), expected.len());
-}
-
 /// Aliases, an added field, a truncate: where the server has them they do what they say, and elsewhere they say so.
 async fn collections_change_while_they_are_used(client: &dyn Milvus, server: ServerTraits) {
     let one = keyed(&unique("one"), FieldSchema { is_primary: true, ..field("id", DataType::Int64) }, server);
@@ -596,286 +451,6 @@ async fn bad_batches_are_told_apart(client: &dyn Milvus, server: ServerTraits) {
     client.drop_collection(name).await.expect("dropped");
 }
 
-/// A frozen server, a killed one, a port where nobody listens any more: what a caller may conclude from each.
-#[tokio::test]
-async fn faults_say_whether_the_request_may_still_land() {
-    let mut server = MilvusLite::start(MilvusLiteOptions::default()).await.expect("starts");
-    let proxy = Proxy::start(server.port()).await;
-    let url = format!("http://127.0.0.1:{}", proxy.port());
-    let client = GrpcClient::connect_lazy(&MilvusOptions { request_deadline: Duration::from_secs(2), ..options(&url) })
-        .expect("a client");
-    let schema = keyed("docs", FieldSchema { is_primary: true, ..field("id", DataType::Int64) }, LITE);
-    ready(&client, &schema).await;
-    let batch = |id: i64| {
-        vec![
-            column("id", ColumnData::Int64(vec![id])),
-            column("v", ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]) }),
-        ]
-    };
-    client.upsert("docs", batch(1), 1).await.expect("written");
-
-    // The answer is lost after the work was done.
-    proxy.cut_after(Direction::ToClient, 0);
-    let error = client.upsert("docs", batch(2), 1).await.expect_err("no answer");
-    assert_eq!((error.condition(), error.class()), (Condition::ConnectionLost, Class::Retry), "{error}");
-    assert!(error.outcome_unknown() && !error.never_sent());
-    proxy.heal();
-    // The channel connects anew by itself; whether the row of the lost answer is there is just what nobody knows.
-    client.upsert("docs", batch(2), 1).await.expect("the same request again");
-    assert_eq!(client.count("docs").await.expect("counted"), 2);
-
-    // A frozen server: the deadline ends the wait, not before its time and not much later.
-    server.pause().await.expect("frozen");
-    let begin = Instant::now();
-    let error = client.upsert("docs", batch(3), 1).await.expect_err("no answer");
-    assert_eq!((error.condition(), error.class()), (Condition::TimedOut, Class::Retry), "{error}");
-    assert!(error.outcome_unknown() && !error.never_sent());
-    assert!((Duration::from_millis(1900)..Duration::from_secs(6)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
-
-    // Killed with a request on its way.
-    let sent = proxy.counts().to_server;
-    let (error, ()) = tokio::join!(client.upsert("docs", batch(4), 1), async {
-        until("the request is on its way", Duration::from_secs(2), async || {
-            (proxy.counts().to_server > sent + 50).then_some(())
-        })
-        .await;
-        server.kill().await.expect("killed");
-        proxy.cut(); // as the kernel of a killed server does
-    });
-    let error = error.expect_err("no answer");
-    assert_eq!(error.condition(), Condition::ConnectionLost, "{error}");
-    assert!(error.outcome_unknown());
-
-    // Nobody listens: nothing was sent, nothing to wait for.
-    drop(proxy);
-    let error = until("the broken connection is noticed", Duration::from_secs(5), async || {
-        client.upsert("docs", batch(5), 1).await.err().filter(|error| error.never_sent())
-    })
-    .await;
-    assert_eq!((error.condition(), error.class()), (Condition::ConnectFailed, Class::Retry));
-    assert!(!error.outcome_unknown());
-
-    // What was acknowledged is there after the kill; the collection has to be loaded again.
-    server.restart().await.expect("starts again");
-    let client = connect(&server.url());
-    let keys = Keys::Int64(vec![1, 2]);
-    let fields = [Arc::from("id")];
-    let query = || Query { collection: "docs", selection: Selection::Keys(&keys), output_fields: &fields };
-    assert_unloaded(client.query(query()).await.expect_err("not loaded"));
-    client.load_collection("docs", Duration::from_secs(30)).await.expect("loaded");
-    assert_eq!(row_count(&client.query(query()).await.expect("read")), 2);
-}
-
-/// A private authority with certificates of it on disk.
-struct Authority {
-    directory: tempfile::TempDir,
-    pem: String,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let directory = tempfile::tempdir().expect("a directory");
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("an authority").pem();
-        fs::write(directory.path().join("ca.pem"), &pem).expect("written");
-        Authority { directory, pem, issuer: rcgen::Issuer::new(params, key) }
-    }
-
-    /// Certificate and key, valid now or not any more.
-    fn issue(&self, name: &str, expired: bool) -> (String, String) {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        if expired {
-            params.not_after = rcgen::date_time_ymd(2024, 1, 1);
-        }
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn tls(&self, expired: bool, mutual: bool) -> TlsPem {
-        let (certificate, key) = self.issue("milvus.test", expired);
-        TlsPem { certificate, key, client_ca: mutual.then(|| self.pem.clone()) }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.directory.path().join("ca.pem")
-    }
-
-    /// Client certificate and key, as files.
-    fn client(&self, name: &str) -> (PathBuf, PathBuf) {
-        let (certificate, key) = self.issue(name, false);
-        let path = |kind: &str| self.directory.path().join(format!("{name}.{kind}"));
-        fs::write(path("pem"), certificate).expect("written");
-        fs::write(path("key"), key).expect("written");
-        (path("pem"), path("key"))
-    }
-}
-
-/// Over either transport.
-fn clients(options: &MilvusOptions, transports: &[Transport]) -> Vec<Box<dyn Milvus>> {
-    let client = |transport: &Transport| -> Box<dyn Milvus> {
-        match transport {
-            Transport::Grpc => Box::new(GrpcClient::connect_lazy(options).expect("a client")),
-            Transport::Rest => Box::new(RestClient::new(options).expect("a client")),
-        }
-    };
-    transports.iter().map(client).collect()
-}
-
-const BOTH: &[Transport] = &[Transport::Grpc, Transport::Rest];
-
-/// TLS with a private authority, and a token: the right one, a wrong one and none.
-async fn tls_and_a_token(url: &str, authority: &Authority, transports: &[Transport]) {
-    let with = |token: Option<&str>, ca: Option<PathBuf>, name: &str| {
-        let options =
-            MilvusOptions { token: token.map(Token::new), ca, server_name: Some(name.to_owned()), ..options(url) };
-        clients(&options, transports)
-    };
-    for right in with(Some("root:Milvus"), Some(authority.ca()), "milvus.test") {
-        right.server_info().await.expect("let in");
-        assert_eq!(right.describe_collection("absent").await.expect("an answer"), None);
-    }
-    for token in [Some("root:guess"), None] {
-        for client in with(token, Some(authority.ca()), "milvus.test") {
-            let error = client.describe_collection("absent").await.expect_err("turned away");
-            assert_eq!((error.condition(), error.class()), (Condition::Unauthenticated, Class::Fatal), "{error}");
-            assert!(error.hint().is_some() && !format!("{error} {error:?}").contains("guess"));
-            assert!(client.server_info().await.is_err(), "the first call finds it out");
-        }
-    }
-    // Another name, or the public roots: the handshake fails and nothing is sent.
-    let strangers = with(None, Some(authority.ca()), "other.test");
-    for client in strangers.into_iter().chain(with(None, None, "milvus.test")) {
-        let error = client.server_info().await.expect_err("not trusted");
-        assert!(error.never_sent() && error.hint().is_some(), "{error}");
-    }
-}
-
-/// Only who shows a certificate of the authority is let in.
-async fn mutual_tls(url: &str, authority: &Authority, transports: &[Transport]) {
-    let with = |identity: Option<(PathBuf, PathBuf)>| {
-        let (client_cert, client_key) = identity.unzip();
-        let name = Some("milvus.test".to_owned());
-        let ca = Some(authority.ca());
-        let mut options = MilvusOptions { ca, client_cert, client_key, server_name: name, ..options(url) };
-        options.request_deadline = Duration::from_secs(3);
-        clients(&options, transports)
-    };
-    for client in with(Some(authority.client("walvec"))) {
-        client.server_info().await.expect("let in");
-    }
-    let stranger = Authority::new();
-    for client in with(None).into_iter().chain(with(Some(stranger.client("stranger")))) {
-        let error = client.server_info().await.expect_err("turned away");
-        // TLS 1.3 turns a client away after its first bytes; tonic may then connect again until the deadline.
-        let expected = [Condition::ConnectFailed, Condition::ConnectionLost, Condition::TimedOut];
-        assert!(expected.contains(&error.condition()), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn milvus_asks_for_tls_and_a_token() {
-    let authority = Authority::new();
-    let tls = Some(authority.tls(false, false));
-    let server =
-        Milvus23::start(Milvus23Options { authorization: true, tls, ..Default::default() }).await.expect("starts");
-    tls_and_a_token(&server.url(), &authority, &[Transport::Grpc]).await;
-}
-
-#[tokio::test]
-async fn milvus_asks_for_a_client_certificate() {
-    let authority = Authority::new();
-    let tls = Some(authority.tls(false, true));
-    let server = Milvus23::start(Milvus23Options { tls, ..Default::default() }).await.expect("starts");
-    mutual_tls(&server.url(), &authority, &[Transport::Grpc]).await;
-}
-
-#[tokio::test]
-async fn the_scripted_milvus_asks_for_the_same_over_both_transports() {
-    let authority = Authority::new();
-    let start = async |expired, mutual, token: Option<&str>| {
-        let tls = Some(authority.tls(expired, mutual));
-        let version = Version::V2_6;
-        Scripted::start(scripted::Options { version, token: token.map(str::to_owned), tls }).await
-    };
-    let server = start(false, false, Some("root:Milvus")).await;
-    tls_and_a_token(&server.url(), &authority, BOTH).await;
-    let server = start(false, true, None).await;
-    mutual_tls(&server.url(), &authority, BOTH).await;
-    let server = start(true, false, None).await;
-    let expired =
-        MilvusOptions { ca: Some(authority.ca()), server_name: Some("milvus.test".into()), ..options(&server.url()) };
-    for client in clients(&expired, BOTH) {
-        let error = client.server_info().await.expect_err("expired");
-        assert!(error.condition() == Condition::ConnectFailed && error.never_sent(), "{error:?}");
-    }
-}
-
-/// What the scripted server is told to do, seen over both transports: the condition, and whether the rows are there.
-#[tokio::test]
-async fn every_fault_is_understood_over_both_transports() {
-    let cases: [(&str, Fault, Condition, bool, Option<u64>); 16] = [
-        ("a rate limit", Fault::Refuse(8, "rate limit exceeded[rate=1]"), Condition::RateLimited, false, Some(0)),
-        ("denied", Fault::Refuse(9, "quota exceeded[reason=force deny]"), Condition::QuotaExceeded, false, Some(0)),
-        ("memory", Fault::Refuse(3, "memory limit exceeded"), Condition::QuotaExceeded, false, Some(0)),
-        ("a bad value", Fault::Refuse(1100, "invalid parameter"), Condition::InvalidData, false, Some(0)),
-        ("a schema that changed", Fault::Refuse(109, "schema mismatch"), Condition::SchemaStale, false, Some(0)),
-        ("a standby", Fault::Refuse(108, "standby"), Condition::NotWritable, false, Some(0)),
-        ("recovering", Fault::Refuse(106, "on recovering"), Condition::Unavailable, true, Some(0)),
-        ("no reason", Fault::Refuse(65535, "?"), Condition::Unexpected, true, Some(0)),
-        ("half of it", Fault::Half(65535, "?"), Condition::Unexpected, true, None),
-        ("applied late", Fault::Late, Condition::TimedOut, true, Some(0)),
-        ("no answer", Fault::Lost, Condition::TimedOut, true, Some(4)),
-        ("cut before", Fault::ResetBefore, Condition::ConnectionLost, true, Some(0)),
-        ("cut after", Fault::ResetAfter, Condition::ConnectionLost, true, Some(4)),
-        ("a gateway", Fault::Gateway { status: 502, retry_after: None }, Condition::Unavailable, true, Some(0)),
-        ("too large", Fault::Gateway { status: 413, retry_after: None }, Condition::RequestTooLarge, false, Some(0)),
-        ("too many", Fault::Gateway { status: 429, retry_after: Some(7) }, Condition::RateLimited, false, Some(0)),
-    ];
-    let server = Scripted::start(scripted::Options::default()).await;
-    let mut slow = options(&server.url());
-    slow.request_deadline = Duration::from_millis(700);
-    for (client, rest) in clients(&slow, BOTH).into_iter().zip([false, true]) {
-        for (what, fault, condition, unknown, rows) in &cases {
-            let primary = FieldSchema { is_primary: true, ..field("id", DataType::Int64) };
-            let schema = keyed(&unique("faults"), primary, scripted(Version::V2_6, rest));
-            ready(&*client, &schema).await;
-            let batch = || {
-                vec![
-                    column("id", ColumnData::Int64(vec![1, 2, 3, 4])),
-                    column("v", ColumnData::FloatVector { dim: 2, packed: floats(&[1.0, 2.0]).repeat(4) }),
-                ]
-            };
-            server.heal();
-            server.fail(Operation::Upsert, When::Nth(1), fault.clone());
-            let error = client.upsert(&schema.name, batch(), 4).await.expect_err(what);
-            // A gateway's 502 comes to a gRPC client as UNAVAILABLE, and a stream that is reset as whatever tonic makes of it.
-            let alike = match condition {
-                Condition::Unavailable | Condition::ConnectionLost if !rest => {
-                    matches!(
-                        error.condition(),
-                        Condition::Unavailable | Condition::ConnectionLost | Condition::Unexpected
-                    )
-                }
-                condition => error.condition() == *condition,
-            };
-            assert!(alike && error.outcome_unknown() == *unknown, "{what}, REST {rest}: {error:?}");
-            let found = client.count(&schema.name).await.expect("counted");
-            match rows {
-                Some(rows) => assert_eq!(found, *rows, "{what}, REST {rest}"),
-                None => assert!(found < 4, "{what}: only one shard"),
-            }
-            server.release_late(Duration::from_secs(60));
-            client.upsert(&schema.name, batch(), 4).await.expect("the same request again");
-            assert_eq!(client.count(&schema.name).await.expect("counted"), 4, "{what}, REST {rest}");
-        }
-    }
-    assert_eq!(server.violations(), Vec::<String>::new());
-}
-
 fn options(url: &str) -> MilvusOptions {
     MilvusOptions {
         url: url.to_owned(),
@@ -897,6 +472,19 @@ fn connect(url: &str) -> GrpcClient {
 fn rest(url: &str) -> RestClient {
     RestClient::new(&options(url)).expect("a client")
 }
+
+/// Over either transport.
+fn clients(options: &MilvusOptions, transports: &[Transport]) -> Vec<Box<dyn Milvus>> {
+    let client = |transport: &Transport| -> Box<dyn Milvus> {
+        match transport {
+            Transport::Grpc => Box::new(GrpcClient::connect_lazy(options).expect("a client")),
+            Transport::Rest => Box::new(RestClient::new(options).expect("a client")),
+        }
+    };
+    transports.iter().map(client).collect()
+}
+
+const BOTH: &[Transport] = &[Transport::Grpc, Transport::Rest];
 
 /// Created, indexed and loaded.
 async fn ready(client: &dyn Milvus, schema: &CollectionSchema) {
@@ -1051,23 +639,4 @@ fn entity(column: &FieldColumn, at: usize, id: i64) -> FieldColumn {
         }
     };
     FieldColumn { name: column.name.clone(), valid: is_null.then(|| vec![0]), data }
-}
-
-/// splitmix64: the same keys in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, (self.next() % (i as u64 + 1)) as usize);
-        }
-    }
 }
