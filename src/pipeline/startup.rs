@@ -215,7 +215,7 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
         let identity = session.identify().await?;
         let slot = session.slot().await?;
         if process.source.is_none() && process.intent.is_some() && slot.is_some() {
-            // We were killed between creating the slot and writing that down: nobody has read from it.
+            // We were killed, or the answer was lost, between creating the slot and writing that down: nobody has read from it.
             drop(session);
             let sql = postgres::connect(&settings.source, "slot").await?;
             postgres::slot::drop_slot(&sql, &settings.source.slot).await?;
@@ -243,6 +243,7 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
             }
             Verdict::CreateSlot => {
                 process.store.intend_slot(SlotIntent::Creating).await?;
+                process.intent = Some(SlotIntent::Creating); // also for the next attempt, should the answer be lost
                 let consistent_point = session.create_slot().await?;
                 process.store.slot_created(identity.system_identifier, identity.timeline, consistent_point).await?;
                 process.source = Some(crate::checkpoint::SavedSource {

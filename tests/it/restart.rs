@@ -1,7 +1,9 @@
 //! Killed, stopped, started again, and started where it must not start.
 
+use super::faults::through;
 use crate::support::daemon::Daemon;
 use crate::support::postgres::{Database, major, options};
+use crate::support::proxy::{Direction, Proxy};
 use crate::support::scene::{PATIENCE, Scene, insert};
 use crate::support::wait::until;
 
@@ -292,4 +294,37 @@ async fn an_unknown_slot_of_our_name_is_not_adopted() {
     let mut daemon = scene.start();
     let ended = daemon.ended(PATIENCE).await;
     assert_eq!(ended.code(), Some(3), "{}", daemon.log());
+}
+
+/// The slot comes to be, and the answer never arrives: it is nobody else's, although nothing on disk says that it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_making_was_not_answered_is_made_again() {
+    let server = walvec::servers::Postgres::start(options()).await.expect("starts");
+    let client = server.connect("postgres").await.expect("connected");
+    client.batch_execute("create extension vector").await.expect("made");
+    let proxy = Proxy::start(server.port()).await;
+    let mut scene = super::target::over(client, server.url("postgres")).await;
+    scene.source_url = through(&scene.source_url, &proxy);
+    let table = scene.documents(8).await;
+    scene.insert(&table, 1, 50, 8).await;
+    // Slots wait for transactions that are under way.
+    let writer = server.connect("postgres").await.expect("connected");
+    writer.batch_execute(&format!("begin; {}", insert(&table, 51, 60, 8))).await.expect("done");
+    let mut daemon = scene.start();
+    let waits = "select count(*) from pg_stat_activity where backend_type = 'walsender' and wait_event_type = 'Lock'";
+    until("the slot waits", PATIENCE, async || {
+        let count: i64 = scene.client.query_one(waits, &[]).await.expect("sessions can be read").get(0);
+        (count == 1).then_some(())
+    })
+    .await;
+    proxy.cut_after(Direction::ToClient, 0);
+    writer.batch_execute("commit").await.expect("committed");
+    until("the loss is noticed", PATIENCE, async || {
+        daemon.log().contains("failed to create the replication slot").then_some(())
+    })
+    .await;
+    proxy.heal();
+    daemon.ready(PATIENCE).await;
+    assert!(daemon.log().contains("dropped the slot of an interrupted first start"), "{}", daemon.log());
+    scene.converged(&mut daemon).await;
 }
