@@ -1,6 +1,6 @@
-//! PostgreSQL 16 or 18 with contrib and pgvector, set up for logical replication.
+//! PostgreSQL with contrib and pgvector, set up for logical replication: 16 or 18, fetched, or one that is installed.
 //!
-//! In: the major, settings, lines for pg_hba.conf, TLS. Out: a cluster on 127.0.0.1 with one superuser `postgres` and a random
+//! In: the version, settings, lines for pg_hba.conf, TLS. Out: a cluster on 127.0.0.1 with one superuser `postgres` and a random
 //! password (SCRAM over TCP, trust on the Unix socket, whose directory only the server's user may enter).
 //!
 //! PostgreSQL refuses to run as root; then it runs as `nobody`, who owns its directory.
@@ -48,8 +48,10 @@ impl std::fmt::Debug for TlsPem {
 
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// 16 or 18.
+    /// 16 or 18; of an installed one, whatever it is.
     pub major: u16,
+    /// `bin/postgres` is in this directory, and pgvector can be created there; `None` fetches one.
+    pub installed: Option<PathBuf>,
     /// Lines of postgresql.conf, after ours.
     pub settings: Vec<(String, String)>,
     /// Lines of pg_hba.conf, before ours.
@@ -67,6 +69,7 @@ impl Default for PostgresOptions {
     fn default() -> PostgresOptions {
         PostgresOptions {
             major: 18,
+            installed: None,
             settings: Vec::new(),
             hba: Vec::new(),
             tls: None,
@@ -98,14 +101,15 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn start(options: PostgresOptions) -> Result<Postgres, ServerError> {
-        let package = match (options.major, options.tls.is_some()) {
-            (16, _) => Package::Postgres16,
-            (18, false) => Package::Postgres18,
-            (18, true) => Package::Postgres18Tls,
-            (major, _) => return Err(ServerError::NoSuchMajor { major }),
+        let root = match (&options.installed, options.major, options.tls.is_some()) {
+            (Some(installed), ..) => installed.clone(),
+            (None, 16, _) => Cache::open()?.tree(Package::Postgres16).await?,
+            (None, 18, false) => Cache::open()?.tree(Package::Postgres18).await?,
+            (None, 18, true) => Cache::open()?.tree(Package::Postgres18Tls).await?,
+            (None, major, _) => return Err(ServerError::NoSuchMajor { major }),
         };
         let account = rustix::process::geteuid().is_root().then(Account::nobody).transpose()?;
-        let binaries = Cache::open()?.tree(package).await?.join("bin");
+        let binaries = root.join("bin");
         let directory = Directory::temporary("pg", account, options.keep)?;
         if account.is_some() {
             for (path, variable) in [(Some(binaries.as_path()), "WALVEC_CACHE"), (directory.path().parent(), "TMPDIR")]
@@ -151,7 +155,8 @@ impl Postgres {
             fs::read_to_string(&path).map_err(|source| ServerError::Directory { path: path.clone(), source })?;
         let socket = directory.path().display().to_string();
         lines += &format!("unix_socket_directories = '{socket}'\nhot_standby_feedback = on\n");
-        if fs::read_to_string(data(&directory).join("PG_VERSION")).is_ok_and(|major| major.trim() != "16") {
+        let version = fs::read_to_string(data(&directory).join("PG_VERSION")).unwrap_or_default();
+        if version.trim().parse::<u16>().is_ok_and(|major| major >= 17) {
             lines += "sync_replication_slots = on\n";
         }
         write(&path, &lines, self.account)?;

@@ -1,6 +1,6 @@
 //! Row filters and column lists: from the settings into the publication, and from the publication into the plan.
 
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{PATIENCE, Scene, embedding};
 
 /// Tenants 1 to 3, 20 rows each, embeddings out of line.
@@ -31,7 +31,7 @@ async fn converged(scene: &Scene, daemon: &mut crate::support::daemon::Daemon, t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_of_the_settings_goes_into_the_publication_and_holds_for_copy_and_stream() {
-    for major in [18, 16] {
+    for major in majors() {
         let mut scene = Scene::shared(major).await;
         let table = tenants(&mut scene, "where = \"tenant <> 2 -- not theirs\"").await;
         let mut daemon = scene.started().await;

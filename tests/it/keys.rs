@@ -1,6 +1,6 @@
 //! Keys: every type, chosen columns, and changes of which only the form differs.
 
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{Scene, embedding};
 
 /// For each type two values of it, and a third that rows are re-keyed to.
@@ -141,7 +141,7 @@ async fn a_key_that_is_out_of_line_is_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_primary_key_is_followed_by_chosen_columns() {
-    for major in [18, 16] {
+    for major in majors() {
         let mut scene = Scene::shared(major).await;
         let columns = "tenant int not null, slug text not null, n int, embedding vector(768) not null";
         let vector = embedding("i", 768);

@@ -3,7 +3,7 @@
 use walvec::verify::{self, Verdict, VerifyOptions};
 
 use crate::support::daemon::{Daemon, walvec};
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{PATIENCE, Scene, insert};
 
 /// `walvec resync`: its exit code and what it said.
@@ -125,7 +125,7 @@ async fn a_table_that_lets_go_keeps_neither_the_slot_nor_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entities_without_a_row_are_swept_beside_writers_and_kills() {
-    for major in [16, 18] {
+    for major in majors() {
         let mut scene = Scene::shared(major).await;
         let table = scene.documents(8).await;
         // Keys that sort and quote differently on both sides.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use walvec::config::Transport;
 
 use crate::support::daemon::Daemon;
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{PATIENCE, Scene, embedding};
 use crate::support::scripted::{Options, Scripted};
 use crate::support::unique;
@@ -25,7 +25,7 @@ async fn expect_count(scene: &Scene, daemon: &mut Daemon, table: &str, expected:
 /// Two levels, leaves with another order of columns and dropped columns, rows that move between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_of_partitions_with_columns_in_another_order() {
-    for major in [18, 16] {
+    for major in majors() {
         let mut scene = Scene::shared(major).await;
         let root = scene.table(&format!("{DOCUMENTS}) partition by range (id")).await;
         scene

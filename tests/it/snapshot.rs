@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{PATIENCE, embedding, insert};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_there_and_rows_that_come_later_both_arrive() {
-    for major in [18, 16] {
+    for major in majors() {
         let mut scene = super::target::scene(major).await;
         let table = scene.documents(8).await;
         scene.insert(&table, 1, 500, 8).await;

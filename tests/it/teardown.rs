@@ -1,7 +1,7 @@
 //! `walvec teardown`: the source is left as it was, and nothing is dropped that is not walvec's or is in use.
 
 use crate::support::daemon::walvec;
-use crate::support::postgres::major;
+use crate::support::postgres::{major, majors};
 use crate::support::scene::{PATIENCE, Scene};
 
 fn teardown(scene: &Scene, arguments: &[&str]) -> (i32, String) {
@@ -19,7 +19,7 @@ async fn left(scene: &Scene) -> (i64, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_publication_and_state_go_and_collections_stay() {
-    for major in [16, 18] {
+    for major in majors() {
         let mut scene = Scene::shared(major).await;
         let table = scene.documents(8).await;
         scene.insert(&table, 1, 20, 8).await;

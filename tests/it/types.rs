@@ -14,7 +14,7 @@ use walvec::plan::types::{Read, resolve};
 use walvec::postgres::catalog::read_tables;
 use walvec::postgres::{array, pgvector};
 
-use crate::support::postgres::{Database, major};
+use crate::support::postgres::{Database, major, majors};
 use crate::support::scene::Scene;
 
 /// SplitMix64: enough to scatter values.
@@ -225,7 +225,7 @@ async fn numbers_print_as_the_server_prints_them() {
 
 #[tokio::test]
 async fn dates_and_times_print_as_the_server_prints_them() {
-    for major in [16, 18] {
+    for major in majors() {
         let database = session(major).await;
         let (client, mut random) = (&database.client, Random::new());
         let corners = [
@@ -310,7 +310,7 @@ async fn texts_and_documents_are_taken_as_they_are() {
 
 #[tokio::test]
 async fn vectors_are_the_same_floats_in_both_forms() {
-    for major in [16, 18] {
+    for major in majors() {
         let database = session(major).await;
         let (client, mut random) = (&database.client, Random::new());
         table(client, "vector").await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn the_catalog_tells_tables_types_keys_indexes_and_partitions() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         database
@@ -78,7 +78,7 @@ async fn the_catalog_tells_tables_types_keys_indexes_and_partitions() {
 
 #[tokio::test]
 async fn facts_tell_what_the_role_may_and_what_the_server_is_set_to() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let mut settings = source(&database);
         let role = unique("reader");
@@ -127,7 +127,7 @@ async fn facts_tell_what_the_role_may_and_what_the_server_is_set_to() {
 
 #[tokio::test]
 async fn the_publication_is_made_extended_or_refused_with_the_statement_that_mends_it() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let mut settings = source(&database);
         database

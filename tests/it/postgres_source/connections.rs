@@ -95,7 +95,7 @@ async fn a_query_that_nobody_answers_is_given_up() {
 
 #[tokio::test]
 async fn a_terminated_session_says_why() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let connection = sql(&source(&database)).await;
         let pid = own_pid(&connection).await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn chunks_cover_a_table_exactly_once_while_it_is_written_to() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -76,7 +76,7 @@ async fn chunks_cover_a_table_exactly_once_while_it_is_written_to() {
 
 #[tokio::test]
 async fn a_rewrite_is_seen_by_the_file_node_and_never_as_an_empty_table() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn rows_are_fetched_by_keys_of_every_kind() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;

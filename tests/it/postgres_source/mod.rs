@@ -24,12 +24,10 @@ use walvec::postgres::stream::{Session, Stream};
 use walvec::postgres::{Connection, Disposition, PostgresError, SelectColumn, StreamFormat, connect};
 use walvec::servers::{Postgres, PostgresOptions, Stop, TlsPem};
 
-use super::support::postgres::{Database, SLOTS, major, options, settings};
+use super::support::postgres::{Database, SLOTS, major, majors, options, options_of, settings};
 use super::support::proxy::Proxy;
 use super::support::unique;
 use super::support::wait::until;
-
-const MAJORS: [u16; 2] = [18, 16];
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

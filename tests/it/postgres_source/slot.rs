@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_slot_that_cannot_be_made_names_the_blocker_and_leaves_nothing() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let mut settings = source(&database);
         // Names that need their quotes, and a wait that another test's transactions cannot end.
@@ -48,7 +48,7 @@ async fn a_slot_that_cannot_be_made_names_the_blocker_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_stream_resumes_at_its_checkpoint_and_nowhere_else() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -110,10 +110,10 @@ async fn a_stream_resumes_at_its_checkpoint_and_nowhere_else() {
 
 #[tokio::test]
 async fn a_slot_whose_wal_was_removed_is_refused_and_the_error_of_the_stream_says_so_too() {
-    for major in MAJORS {
+    for major in majors() {
         let sizes = [("max_slot_wal_keep_size", "1MB"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")];
         let sizes = sizes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let options = PostgresOptions { major, settings: sizes, ..options() };
+        let options = PostgresOptions { settings: sizes, ..options_of(major) };
         let server = Postgres::start(options).await.expect("PostgreSQL starts");
         let settings = settings(&server, "postgres");
         let client = server.connect("postgres").await.expect("connected");

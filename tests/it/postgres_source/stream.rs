@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn every_kind_of_change_comes_out_as_postgres_made_it() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -109,7 +109,7 @@ async fn every_kind_of_change_comes_out_as_postgres_made_it() {
 
 #[tokio::test]
 async fn a_changed_table_is_told_once_and_an_added_column_is_no_concern() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -150,7 +150,7 @@ async fn a_changed_table_is_told_once_and_an_added_column_is_no_concern() {
 
 #[tokio::test]
 async fn partitions_come_as_their_root_and_a_leaf_that_is_not_full_gives_keys_only() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -202,7 +202,7 @@ async fn partitions_come_as_their_root_and_a_leaf_that_is_not_full_gives_keys_on
 
 #[tokio::test]
 async fn a_publication_by_leaf_maps_each_leaf_by_name() {
-    for major in MAJORS {
+    for major in majors() {
         let database = Database::create(major).await;
         let settings = source(&database);
         let client = &database.client;
@@ -250,7 +250,11 @@ async fn idle_neighbours_move_the_position_by_keepalives() {
         loop {
             let mut batch = Vec::new();
             stream.next_batch(&mut batch, 1 << 20).await.expect("stream");
-            let [Event::KeepAlive { wal_end, server_micros }] = batch[..] else { panic!("{batch:?}") };
+            // Before 15, transactions that touch none of our tables come as well, empty.
+            batch.retain(|event| major() >= 15 || !matches!(event, Event::Begin { .. } | Event::Commit { .. }));
+            let Some(event) = batch.pop() else { continue };
+            let Event::KeepAlive { wal_end, server_micros } = event else { panic!("{event:?}, {batch:?}") };
+            assert!(batch.iter().all(|event| matches!(event, Event::KeepAlive { .. })), "{batch:?}");
             assert!(server_micros > 1_500_000_000_000_000, "microseconds since 1970: {server_micros}");
             stream.confirm(wal_end);
             if wal_end >= target {

@@ -3,6 +3,9 @@
 //! The clusters live in statics, which are never dropped: their watchers end them when this process does.
 //! A test that stops or kills its server starts its own.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -16,33 +19,63 @@ use super::unique;
 ///
 /// ```sh
 /// WALVEC_TEST_POSTGRES=16 cargo test --test it      # everything on 16
+/// WALVEC_TEST_POSTGRES=/usr/lib/postgresql/15 cargo test --test it    # on an installed one, with pgvector
 /// ```
 pub fn major() -> u16 {
-    std::env::var("WALVEC_TEST_POSTGRES").map_or(18, |text| text.parse().expect("16 or 18"))
+    chosen().0
+}
+
+/// Where it matters which it is: 18 and 16, or the one that is installed.
+pub fn majors() -> Vec<u16> {
+    if chosen().1.is_some() { vec![major()] } else { vec![18, 16] }
+}
+
+/// That version, and where it is installed.
+fn chosen() -> &'static (u16, Option<PathBuf>) {
+    static CHOSEN: OnceLock<(u16, Option<PathBuf>)> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let Ok(text) = std::env::var("WALVEC_TEST_POSTGRES") else { return (18, None) };
+        if let Ok(major) = text.parse() {
+            return (major, None);
+        }
+        // `postgres (PostgreSQL) 15.19 (Debian …)`
+        let output = Command::new(Path::new(&text).join("bin/postgres")).arg("--version").output();
+        let version = String::from_utf8(output.expect("a number, or a directory with bin/postgres").stdout);
+        let version = version.expect("UTF-8");
+        let number = version.split(' ').nth(2).and_then(|number| number.split('.').next());
+        (number.and_then(|major| major.trim().parse().ok()).expect("a version"), Some(text.into()))
+    })
 }
 
 /// For a server of a test's own, of that version.
 pub fn options() -> PostgresOptions {
-    PostgresOptions { major: major(), ..PostgresOptions::default() }
+    options_of(major())
+}
+
+/// For a server of a test's own.
+pub fn options_of(major: u16) -> PostgresOptions {
+    let (chosen, installed) = chosen();
+    let installed = installed.clone().filter(|_| *chosen == major);
+    PostgresOptions { major, installed, ..PostgresOptions::default() }
 }
 
 /// Slots of a shared cluster: tests leave theirs behind.
 pub const SLOTS: u32 = 400;
 
-/// The shared cluster of `major`, 16 or 18.
+/// The shared cluster of `major`: 16, 18, or the one that was chosen.
 pub async fn shared(major: u16) -> &'static Postgres {
     static SIXTEEN: OnceCell<Postgres> = OnceCell::const_new();
     static EIGHTEEN: OnceCell<Postgres> = OnceCell::const_new();
+    static CHOSEN: OnceCell<Postgres> = OnceCell::const_new();
     let cell = match major {
         16 => &SIXTEEN,
         18 => &EIGHTEEN,
-        _ => panic!("no shared PostgreSQL {major}"),
+        _ => &CHOSEN,
     };
     cell.get_or_init(async || {
         let settings = ["max_replication_slots", "max_wal_senders", "max_connections"];
         let settings = settings.map(|name| (name.to_owned(), SLOTS.to_string())).to_vec();
-        let options = PostgresOptions { major, settings, ..PostgresOptions::default() };
-        Postgres::start(options).await.expect("PostgreSQL starts")
+        Postgres::start(PostgresOptions { settings, ..options_of(major) }).await.expect("PostgreSQL starts")
     })
     .await
 }
