@@ -128,6 +128,13 @@ impl Process {
         Ok(())
     }
 
+    /// No slot is there that we may have made.
+    async fn forget_intent(&mut self) -> Result<(), StoreError> {
+        self.store.forget_intent().await?;
+        self.intent = None;
+        Ok(())
+    }
+
     fn state(&self, state: State) {
         self.status.send_modify(|status| status.state = state);
     }

@@ -219,8 +219,7 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
             drop(session);
             let sql = postgres::connect(&settings.source, "slot").await?;
             postgres::slot::drop_slot(&sql, &settings.source.slot).await?;
-            process.store.forget_intent().await?;
-            process.intent = None;
+            process.forget_intent().await?;
             tracing::info!(slot = %settings.source.slot, "dropped the slot of an interrupted first start");
             continue;
         }
@@ -242,9 +241,20 @@ async fn pass_gate(process: &mut Process, format: StreamFormat) -> Result<postgr
                 return Err(RunError::NoSlot { slot: settings.source.slot.clone() });
             }
             Verdict::CreateSlot => {
+                let an_earlier_attempt_may_have = process.intent.is_some();
                 process.store.intend_slot(SlotIntent::Creating).await?;
                 process.intent = Some(SlotIntent::Creating); // also for the next attempt, should the answer be lost
-                let consistent_point = session.create_slot().await?;
+                super::crash::point("intended");
+                let consistent_point = match session.create_slot().await {
+                    Ok(consistent_point) => consistent_point,
+                    Err(error) => {
+                        // A slot of that name that is there later is then somebody else's.
+                        if error.is_refusal() && !an_earlier_attempt_may_have {
+                            process.forget_intent().await?;
+                        }
+                        return Err(error.into());
+                    }
+                };
                 process.store.slot_created(identity.system_identifier, identity.timeline, consistent_point).await?;
                 process.source = Some(crate::checkpoint::SavedSource {
                     system_identifier: identity.system_identifier,

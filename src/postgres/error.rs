@@ -126,6 +126,13 @@ impl PostgresError {
         }
     }
 
+    /// PostgreSQL answered that it did not do it. False: it may have, and the answer was lost, or the session ended with it done
+    /// (class 57, 08).
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, PostgresError::SlotBlocked { .. })
+            || self.sqlstate().is_some_and(|sqlstate| !sqlstate.starts_with("57") && !sqlstate.starts_with("08"))
+    }
+
     /// The five characters that PostgreSQL gave as the reason, if it was PostgreSQL that gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -273,6 +280,11 @@ mod tests {
             assert_eq!(server(text).disposition(), disposition, "{text}");
         }
         assert_eq!(server("x (SQLSTATE 55006)").sqlstate(), Some("55006"));
+        for (text, refusal) in [("42710", true), ("53400", true), ("57P01", false), ("08006", false)] {
+            assert_eq!(server(&format!("x (SQLSTATE {text})")).is_refusal(), refusal, "{text}");
+        }
+        let lost = PgWireError::Io(std::sync::Arc::new(io::ErrorKind::ConnectionReset.into()));
+        assert!(!PostgresError::Replication { doing: "stream", source: lost }.is_refusal());
         assert_eq!(server("x (SQLSTATE 5)").sqlstate(), None);
         assert_eq!(server("(SQLSTATE \u{e4}\u{e4}\u{e4})").sqlstate(), None);
     }

@@ -151,7 +151,7 @@ pub async fn patiently<T>(
     mut read: impl AsyncFnMut() -> Result<T, MilvusError>,
 ) -> Result<T, MilvusError> {
     let mut pause = PAUSE;
-    let mut end = None;
+    let mut failed_first = None;
     loop {
         let error = match read().await {
             Err(error) if matches!(error.class(), Class::Retry | Class::Throttle) => error,
@@ -159,7 +159,7 @@ pub async fn patiently<T>(
         };
         let patience = if error.may_be_poison() { patience.min(UNEXPLAINED_PATIENCE) } else { patience };
         let wait = error.retry_after().unwrap_or(pause);
-        if Instant::now() + wait > *end.get_or_insert_with(|| Instant::now() + patience) {
+        if Instant::now() + wait > *failed_first.get_or_insert_with(Instant::now) + patience {
             return Err(error);
         }
         tokio::time::sleep(wait).await;

@@ -6,6 +6,7 @@ use crate::support::postgres::{Database, major, options};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::scene::{PATIENCE, Scene, insert};
 use crate::support::wait::until;
+use crate::visibility::sessions;
 
 /// A daemon that kills itself at a point of the durability order, with changes of every kind under way.
 async fn killed_at(point: &str) {
@@ -311,12 +312,7 @@ async fn a_slot_whose_making_was_not_answered_is_made_again() {
     let writer = server.connect("postgres").await.expect("connected");
     writer.batch_execute(&format!("begin; {}", insert(&table, 51, 60, 8))).await.expect("done");
     let mut daemon = scene.start();
-    let waits = "select count(*) from pg_stat_activity where backend_type = 'walsender' and wait_event_type = 'Lock'";
-    until("the slot waits", PATIENCE, async || {
-        let count: i64 = scene.client.query_one(waits, &[]).await.expect("sessions can be read").get(0);
-        (count == 1).then_some(())
-    })
-    .await;
+    sessions(&scene, "backend_type = 'walsender' and wait_event_type = 'Lock'", 1).await;
     proxy.cut_after(Direction::ToClient, 0);
     writer.batch_execute("commit").await.expect("committed");
     until("the loss is noticed", PATIENCE, async || {
@@ -327,4 +323,25 @@ async fn a_slot_whose_making_was_not_answered_is_made_again() {
     daemon.ready(PATIENCE).await;
     assert!(daemon.log().contains("dropped the slot of an interrupted first start"), "{}", daemon.log());
     scene.converged(&mut daemon).await;
+}
+
+/// Somebody makes a slot of our name a moment before we do: it is theirs, also at the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_somebody_else_made_meanwhile_is_not_dropped() {
+    let mut scene = super::target::scene(major()).await;
+    scene.documents(8).await;
+    let mut daemon = scene.start_with(&[("WALVEC_STOP_AT", "intended:1")]);
+    until("it is about to make the slot", PATIENCE, async || daemon.frozen().then_some(())).await;
+    scene.sql(&format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", scene.slot)).await;
+    let sql = format!("select confirmed_flush_lsn::text from pg_replication_slots where slot_name = '{}'", scene.slot);
+    let made: String = scene.client.query_one(&sql, &[]).await.expect("it is there").get(0);
+    daemon.thaw();
+    let ended = daemon.ended(PATIENCE).await;
+    assert!(!ended.success(), "{}", daemon.log());
+    daemon.restart();
+    let ended = daemon.ended(PATIENCE).await;
+    assert_eq!(ended.code(), Some(3), "{}", daemon.log());
+    assert!(daemon.log().contains("the state directory knows nothing of it"), "{}", daemon.log());
+    let left: String = scene.client.query_one(&sql, &[]).await.expect("it is still there").get(0);
+    assert_eq!(made, left);
 }

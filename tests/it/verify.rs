@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use walvec::change::Row;
-use walvec::config::{self, Environment, Settings};
+use walvec::config::{self, Environment, Settings, Transport};
 use walvec::milvus::{GrpcClient, Keys, Milvus, MilvusOptions};
 use walvec::mutation::Key;
 use walvec::pipeline::encode::Encoder;
@@ -26,6 +26,8 @@ use walvec::verify::{Difference, DifferenceKind, Report, TableReport, Verdict, V
 
 use crate::support::postgres::{Database, major};
 use crate::support::scene::{self, PATIENCE};
+use crate::support::scripted::faults::{Fault, When};
+use crate::support::scripted::{self, Operation, Scripted};
 use crate::support::wait::until;
 use crate::support::{milvus, unique};
 
@@ -452,6 +454,41 @@ async fn a_row_that_keeps_changing_is_undecided_and_a_missing_collection_an_erro
     let unknown = VerifyOptions { tables: vec!["public.nope".to_owned()], ..VerifyOptions::default() };
     let error = scene.report(unknown).await.expect_err("no such table");
     assert!(matches!(&error, VerifyError::NoSuchTable(name) if name == "public.nope"), "{error}");
+}
+
+/// Whatever is asked of the target may have to be asked for a while: the description, the entities and their keys, the count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_does_not_answer_for_a_while_is_waited_for() {
+    let milvus = Scripted::start(scripted::Options::default()).await;
+    let mut scene = scene::Scene::scripted(major(), &milvus, Transport::Rest).await;
+    let table = scene.documents(8).await;
+    scene.insert(&table, 1, 50, 8).await;
+    let numbered = scene.table("n int, embedding vector(8)").await;
+    scene.sql(&format!("alter table {numbered} replica identity full")).await;
+    scene.set_lines(&numbered, "auto_id = true");
+    scene
+        .sql(&format!("insert into {numbered} select i, {} from generate_series(1, 50) i", scene::embedding("i", 8)))
+        .await;
+    let mut daemon = scene.started().await;
+    scene.caught_up(&mut daemon).await;
+    daemon.terminate(PATIENCE).await;
+    let settings = scene.settings();
+    let unavailable = Fault::Gateway { status: 503, retry_after: Some(0) };
+    for name in [&table, &numbered] {
+        let options = VerifyOptions { tables: vec![name.clone()], ..VerifyOptions::default() };
+        // More often than the six times that a read was once tried.
+        milvus.fail(Operation::Describe, When::Next(8), unavailable.clone());
+        milvus.fail(Operation::Query, When::Next(8), unavailable.clone());
+        let report = verify(&settings, options.clone(), |_| {}).await.expect("in the end it answers");
+        assert_eq!(report.verdict(), Verdict::Equal, "{report:#?}");
+        milvus.heal();
+        milvus.fail(Operation::Query, When::Always, unavailable.clone());
+        let options = VerifyOptions { timeout: Duration::from_millis(300), ..options };
+        let error = verify(&settings, options, |_| {}).await.expect_err("it does not answer");
+        assert!(matches!(&error, VerifyError::Target { .. }), "{error}");
+        milvus.heal();
+    }
+    scene.drop_slot().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,8 @@ async fn commits_go_on(scene: &Scene) {
     scene.sql("select pg_reload_conf()").await;
 }
 
-async fn sessions(scene: &Scene, condition: &str, count: i64) {
+/// Waits until so many sessions are in that state.
+pub(crate) async fn sessions(scene: &Scene, condition: &str, count: i64) {
     let sql = format!("select count(*) from pg_stat_activity where {condition}");
     until(&format!("{count} sessions with {condition}"), PATIENCE, async || {
         let found: i64 = scene.client.query_one(&sql, &[]).await.expect("sessions can be read").get(0);
